@@ -1,0 +1,56 @@
+# make demo — set everything up, run the whole chain on a rendered dataset, say where to look.
+# make test — set everything up, run linters, types and tests.
+# `make help` lists the rest.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# A CPU build of torch is taken where pip is told of one (PIP_FIND_LINKS); uv must be told as well.
+FIND_LINKS := $(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)")
+UV := $(BIN)/uv pip
+
+export DAGSTER_DISABLE_TELEMETRY := 1
+export MLFLOW_DISABLE_TELEMETRY := true
+export DVC_NO_ANALYTICS := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-slow lint format lock clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+install: $(STAMP) ## make the environment in .venv from requirements.lock
+
+$(STAMP): requirements.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet uv
+	$(UV) install --quiet --python $(BIN)/python --compile-bytecode $(FIND_LINKS) -r requirements.lock
+	$(UV) install --quiet --python $(BIN)/python --no-deps --editable .
+	touch $@
+
+demo: install ## render a dataset, run the chain through Dagster, register a model
+	$(BIN)/tevad demo
+
+lint: install ## linter, formatter, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint ## everything that must hold, in under 15 minutes
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: install ## the long tests
+	$(BIN)/python -m pytest -m slow
+
+format: install ## rewrite the code in the project's format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: ## choose versions anew from pyproject.toml
+	$(UV) compile --quiet --python-version 3.11 --group dev --no-emit-index-url --no-emit-find-links \
+		$(FIND_LINKS) pyproject.toml --output-file requirements.lock
+	sed -i 's/^\(torch==[0-9.]*\)+cpu/\1/' requirements.lock
+
+clean: ## remove the environment (never data)
+	rm -rf $(VENV)
