@@ -1,0 +1,100 @@
+"""caption_embeddings: each snippet's caption as a sentence embedding, (snippets, dim) float32.
+
+Each distinct caption is embedded once in a run, however many snippets say it.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import numpy as np
+import numpy.typing as npt
+
+from assets.captions import caption_path, load_captions, read_caption_manifest
+from assets.partitions import DATASETS
+from assets.workspace import files
+from assets.workspace.face import RESOURCE, committed, dataset_of
+from assets.workspace.manifest import Manifest, StageRow, read_manifest
+from assets.workspace.project import Dataset
+from assets.workspace.stage import ARRAY, Item, StageReport, read_encoder_card, run_per_video
+from tevad_model.encoders.card import EncoderCard
+from tevad_model.fingerprint import sha256_file
+from tevad_model.timeline import SNIPPET_FRAMES
+
+STAGE = "caption_embeddings"
+CODE_VERSION = "1"
+"""Changes when the same inputs would be written otherwise; encoders have versions of their own."""
+
+ARRAY_NAME = "embeddings"
+
+
+def embed_captions(dataset: Dataset) -> StageReport:
+    """Embed the captions that are new or were made otherwise.
+
+    Raises:
+        InputError: if captions has not run, or the encoder's parameters are wrong.
+    """
+    from tevad_model import encoders
+
+    params = dataset.params.caption_embeddings
+    encoder = encoders.build_sentence(params.backend, params.options, dataset.project.cache)
+    captions = read_caption_manifest(dataset)
+    embedded: dict[str, npt.NDArray[np.float32]] = {}
+
+    def prepare(items: list[Item]) -> None:
+        distinct = sorted({text for item in items for text in load_captions(dataset, item.video)})
+        embedded.update(zip(distinct, encoder.embed(distinct), strict=True))
+
+    def compute(item: Item, path: Path, header: dict[str, object]) -> None:
+        rows = np.stack([embedded[text] for text in load_captions(dataset, item.video)])
+        files.write_array(path, ARRAY_NAME, rows, header)
+
+    return run_per_video(
+        dataset,
+        STAGE,
+        [_item(dataset, row) for row in captions.usable],
+        encoder=EncoderCard(params.backend, params.options, encoder.fingerprint),
+        result=ARRAY,
+        compute=compute,
+        prepare=prepare,
+        quarantined=captions.quarantined,
+    )
+
+
+def _item(dataset: Dataset, row: StageRow) -> Item:
+    source = sha256_file(caption_path(dataset, row.video))
+    return Item(row.video, source, row.snippets, row.snippets * SNIPPET_FRAMES)
+
+
+def read_caption_embeddings(dataset: Dataset) -> Manifest[StageRow]:
+    """The manifest of this stage."""
+    return read_manifest(dataset.stage(STAGE), StageRow)
+
+
+def load_embeddings(dataset: Dataset, video: str) -> files.Array:
+    """One video's caption embeddings, (snippets, dim) float32."""
+    return files.read_array(dataset.stage(STAGE) / f"{video}{ARRAY.suffix}", ARRAY_NAME)
+
+
+@dg.asset(
+    partitions_def=DATASETS,
+    required_resource_keys={RESOURCE},
+    deps=["captions"],
+    code_version=CODE_VERSION,
+    group_name="features",
+    kinds={"python", "huggingface", "dvc"},
+)
+def caption_embeddings(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
+    """Sentence embeddings of the captions: (snippets, dim) float32, one file a video."""
+    dataset = dataset_of(context)
+    report = embed_captions(dataset)
+    rows = read_caption_embeddings(dataset).usable
+    card = read_encoder_card(dataset.stage(STAGE))
+    return committed(
+        dataset,
+        report,
+        {
+            "snippets": sum(row.snippets for row in rows),
+            "encoder": f"{card.backend} {card.fingerprint}",
+        },
+    )

@@ -1,0 +1,130 @@
+"""captions: one sentence a snippet, of the 64-frame window that starts with it, as JSON lines.
+
+Which captioner and with what options is in ``params.yaml``; how it works is in
+:mod:`tevad_model.encoders`.
+"""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from assets.partitions import DATASETS
+from assets.raw_videos import read_raw_videos, video_path
+from assets.snippet_features import items_of
+from assets.workspace import files
+from assets.workspace.face import RESOURCE, committed, dataset_of
+from assets.workspace.manifest import Manifest, StageRow, read_manifest
+from assets.workspace.project import Dataset
+from assets.workspace.stage import LINES, Item, StageReport, read_encoder_card, run_per_video
+from tevad_model import timeline
+from tevad_model.encoders.card import EncoderCard, pixel_fingerprint
+from tevad_model.errors import InputError, VideoError
+
+STAGE = "captions"
+_SHOWN = 10
+CODE_VERSION = "1"
+"""Changes when the same inputs would be written otherwise; encoders have versions of their own."""
+
+
+def write_captions(dataset: Dataset) -> StageReport:
+    """Caption what is new or was made otherwise.
+
+    Raises:
+        InputError: if raw_videos has not run, or the captioner's parameters are wrong.
+    """
+    from tevad_model import encoders, video
+
+    params = dataset.params
+    captioner = encoders.build_caption(
+        params.captions.backend, params.captions.options, dataset.project.cache
+    )
+    raw = read_raw_videos(dataset)
+    rows = raw.by_video()
+    card = EncoderCard(
+        params.captions.backend,
+        params.captions.options,
+        pixel_fingerprint(captioner.fingerprint, params.video.max_side),
+    )
+
+    def compute(item: Item, path: Path, header: dict[str, object]) -> None:
+        row = rows[item.video]
+        pictures = video.frames(video_path(dataset, row), max_side=params.video.max_side)
+        with video.prefetch(pictures) as stream:
+            captions = list(captioner.caption(stream, row.fps))
+        if len(captions) != item.snippets:
+            raise VideoError(
+                f"{item.video}: {len(captions)} captions where {item.snippets} are due"
+            )
+        files.write_lines(path, header, [_line(i, c, row.frames) for i, c in enumerate(captions)])
+
+    return run_per_video(
+        dataset,
+        STAGE,
+        items_of(raw),
+        encoder=card,
+        result=LINES,
+        compute=compute,
+        quarantined=raw.quarantined,
+    )
+
+
+def read_caption_manifest(dataset: Dataset) -> Manifest[StageRow]:
+    """The manifest of this stage."""
+    return read_manifest(dataset.stage(STAGE), StageRow)
+
+
+def caption_path(dataset: Dataset, video: str) -> Path:
+    """Where one video's captions lie."""
+    return dataset.stage(STAGE) / f"{video}{LINES.suffix}"
+
+
+def load_captions(dataset: Dataset, video: str) -> list[str]:
+    """One video's captions, one a snippet.
+
+    Raises:
+        InputError: if the file is not there or not whole.
+    """
+    path = caption_path(dataset, video)
+    content = files.read_lines(path)
+    if content is None:
+        raise InputError(f"{path}: not there or damaged; materialize captions again")
+    return [str(line["caption"]) for line in content[1]]
+
+
+def _line(snippet: int, caption: str, frames: int) -> dict[str, object]:
+    start, end = timeline.snippet_range(snippet, frames)
+    return {"snippet": snippet, "start_frame": start, "end_frame": end, "caption": caption}
+
+
+@dg.asset(
+    partitions_def=DATASETS,
+    required_resource_keys={RESOURCE},
+    deps=["raw_videos"],
+    code_version=CODE_VERSION,
+    group_name="features",
+    kinds={"python", "opencv", "dvc"},
+)
+def captions(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
+    """What a sentence says of every snippet's 64-frame window, one file a video."""
+    dataset = dataset_of(context)
+    report = write_captions(dataset)
+    rows = read_caption_manifest(dataset).usable
+    card = read_encoder_card(dataset.stage(STAGE))
+    texts = Counter(text for row in rows for text in load_captions(dataset, row.video))
+    return committed(
+        dataset,
+        report,
+        {
+            "snippets": texts.total(),
+            "distinct captions": len(texts),
+            "captioner": f"{card.backend} {card.fingerprint}",
+            "commonest captions": dg.MetadataValue.md(_caption_table(texts)),
+        },
+    )
+
+
+def _caption_table(texts: Counter[str]) -> str:
+    rows = [f"| {count} | {text} |" for text, count in texts.most_common(_SHOWN)]
+    return "\n".join(["| snippets | caption |", "|---|---|", *rows])

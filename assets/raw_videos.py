@@ -1,0 +1,338 @@
+"""raw_videos: take a dataset's videos in, whole and checked, or put them in quarantine.
+
+Fetches each listed video from the source, hashes it, decodes it once to learn what it really holds,
+and writes the manifest every later stage reads. Nothing of a video's content is judged here.
+"""
+
+import logging
+import shutil
+import time
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import dagster as dg
+
+from assets.partitions import DATASETS
+from assets.workspace import files, listing
+from assets.workspace.face import RESOURCE, committed, dataset_of
+from assets.workspace.listing import Listing
+from assets.workspace.manifest import Manifest, RawVideoRow, read_manifest
+from assets.workspace.project import Dataset
+from assets.workspace.sources import Source, SourceFile, open_source
+from assets.workspace.stage import StageReport, progress
+from tevad_model.dataset import EventRow, VideoRow, format_events, parse_events
+from tevad_model.errors import VideoError
+from tevad_model.fingerprint import sha256_file
+
+logger = logging.getLogger("tevad")
+
+STAGE = "raw_videos"
+CODE_VERSION = "1"
+"""Changes when the same source file would be taken in differently."""
+
+VIDEOS = "videos"
+EVENTS = "events.csv"
+
+_SAVE_EVERY_SECONDS = 2.0
+
+
+def ingest_raw_videos(dataset: Dataset) -> StageReport:
+    """Take in what the listing lists; fetch only what is new or changed.
+
+    Raises:
+        InputError: if the source was never looked at, or cannot be reached though a video has to be
+            fetched from it.
+    """
+    started = time.perf_counter()
+    listed = listing.read(dataset)
+    intake = _Intake(dataset, listed)
+    rows, video_seconds, frames = [], {}, 0
+    for row in progress(listed.rows, f"{dataset.name}/{STAGE}"):
+        begun = time.perf_counter()
+        taken, is_new = intake.take(row)
+        rows.append(taken)
+        if is_new:
+            video_seconds[row.video] = time.perf_counter() - begun
+            frames += taken.frames
+    intake.save()
+    rows = _quarantine_unsound_events(_quarantine_same_content(rows), listed)
+    manifest = Manifest.of(rows)
+    _write(dataset, manifest, listed)
+    report = StageReport(
+        stage=STAGE,
+        dataset=dataset.name,
+        done=len(video_seconds),
+        reused=len(rows) - len(video_seconds),
+        quarantined=manifest.quarantined,
+        seconds=time.perf_counter() - started,
+        frames=frames,
+        video_seconds=video_seconds,
+        warnings=_warnings(listed),
+    )
+    report.write(dataset)
+    logger.info("%s", report)
+    return report
+
+
+def read_raw_videos(dataset: Dataset) -> Manifest[RawVideoRow]:
+    """The manifest of this stage."""
+    return read_manifest(dataset.stage(STAGE), RawVideoRow)
+
+
+def read_events(dataset: Dataset) -> dict[str, list[tuple[int, int]]] | None:
+    """Abnormal frame ranges by video, or None where the dataset has no ``events.csv``."""
+    path = dataset.stage(STAGE) / EVENTS
+    if not path.is_file():
+        return None
+    rows, _ = parse_events(path.read_text(encoding="utf-8"), str(path))
+    events: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    for row in rows:
+        events[row.video].append((row.start_frame, row.end_frame))
+    return dict(events)
+
+
+def video_path(dataset: Dataset, row: RawVideoRow) -> Path:
+    """Where a usable video's file lies."""
+    return dataset.stage(STAGE) / row.path
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What an earlier run learned of a listed file.
+
+    ``stamp`` is size and modification time of our copy: while they stand, its content does.
+    """
+
+    version: str
+    stamp: str
+    row: RawVideoRow
+
+
+class _Intake:
+    """Brings listed files in, remembering by their version which are in already."""
+
+    def __init__(self, dataset: Dataset, listed: Listing) -> None:
+        self._dataset = dataset
+        self._files = listed.files
+        self._folder = dataset.stage(STAGE)
+        self._incoming = dataset.work / "incoming"
+        self._log = dataset.work / "intake.json"
+        self._seen = _read_log(self._log)
+        self._saved = time.monotonic()
+        self._source: Source | None = None
+        (self._folder / VIDEOS).mkdir(parents=True, exist_ok=True)
+
+    def take(self, row: VideoRow) -> tuple[RawVideoRow, bool]:
+        """The video's manifest row, and whether it took work."""
+        if row.problem:
+            return _row(row, row.problem), False
+        file = self._files.get(row.path)
+        if file is None:
+            where = self._dataset.entry.source
+            problem = f"{row.path}: listed, but not in {where}; add it or drop its row"
+            return _row(row, problem), False
+        version = f"{CODE_VERSION}:{row.path}:{file.bytes}:{file.version}:{self._dataset.entry.fps}"
+        seen = self._seen.get(row.video)
+        if seen and seen.version == version and self._still_holds(seen, row):
+            return _relabelled(seen.row, row), False
+        taken = self._fetch(row, file)
+        self._seen[row.video] = _Seen(version, self._stamp(taken.path), taken)
+        if time.monotonic() - self._saved > _SAVE_EVERY_SECONDS:
+            self.save()
+        return taken, True
+
+    def save(self) -> None:
+        """Keep what was learned; what a killed run learned since the last time it learns again."""
+        files.write_json(self._log, {video: asdict(seen) for video, seen in self._seen.items()})
+        self._saved = time.monotonic()
+
+    def _still_holds(self, seen: _Seen, row: VideoRow) -> bool:
+        if seen.row.problem:
+            return True
+        is_same_name = PurePosixPath(seen.row.path).stem == row.video
+        return is_same_name and seen.stamp == self._stamp(seen.row.path)
+
+    def _stamp(self, path: str) -> str:
+        try:
+            stat = (self._folder / path).stat()
+        except FileNotFoundError:
+            return "absent"
+        return f"{stat.st_size}:{stat.st_mtime_ns}"
+
+    def _fetch(self, row: VideoRow, file: SourceFile) -> RawVideoRow:
+        """Bring one file in by way of a folder of its own; only a whole, sound video leaves it."""
+        from tevad_model import video
+
+        shutil.rmtree(self._incoming, ignore_errors=True)
+        self._incoming.mkdir(parents=True)
+        fetched = self._incoming / PurePosixPath(file.path).name
+        try:
+            self._open_source().fetch(file.path, fetched)
+            whole = self._as_video(fetched)
+            info = video.probe(whole)
+        except VideoError as error:
+            return _row(row, str(error).replace(str(fetched), row.path))
+        digest, size = sha256_file(whole), whole.stat().st_size
+        path = f"{VIDEOS}/{row.video}{whole.suffix.lower()}"
+        whole.replace(self._folder / path)
+        return replace(
+            _row(row),
+            path=path,
+            frames=info.frames,
+            fps=info.fps,
+            width=info.width,
+            height=info.height,
+            bytes=size,
+            sha256=digest,
+        )
+
+    def _as_video(self, fetched: Path) -> Path:
+        """The file itself, or the video that a frame folder becomes."""
+        from tevad_model import video
+
+        if not fetched.is_dir():
+            return fetched
+        fps = self._dataset.entry.fps
+        if fps is None:
+            raise VideoError(
+                f"{fetched}: a frame folder does not say its frames a second; "
+                "give them by `tevad dataset add --fps`"
+            )
+        whole = fetched.with_name(f"{fetched.name}.encoded.mp4")
+        video.encode_folder(fetched, whole, fps)
+        return whole
+
+    def _open_source(self) -> Source:
+        if self._source is None:
+            entry = self._dataset.entry
+            self._source = open_source(entry.source, self._dataset.project.root, link=entry.link)
+        return self._source
+
+
+def _read_log(path: Path) -> dict[str, _Seen]:
+    """What earlier runs learned; a lost or outdated log only costs the work again."""
+    try:
+        return {
+            name: _Seen(seen["version"], seen["stamp"], RawVideoRow(**seen["row"]))
+            for name, seen in files.read_json(path).items()
+        }
+    except (FileNotFoundError, ValueError, TypeError, KeyError):
+        return {}
+
+
+def _row(row: VideoRow, problem: str = "") -> RawVideoRow:
+    return RawVideoRow(
+        row.video, "", row.label, row.split, row.category, 0, 0.0, 0, 0, 0, "", problem
+    )
+
+
+def _relabelled(taken: RawVideoRow, row: VideoRow) -> RawVideoRow:
+    return replace(taken, video=row.video, label=row.label, split=row.split, category=row.category)
+
+
+def _quarantine(row: RawVideoRow, problem: str) -> RawVideoRow:
+    return row if row.problem else replace(row, problem=problem)
+
+
+def _quarantine_same_content(rows: Sequence[RawVideoRow]) -> list[RawVideoRow]:
+    """Of videos with one content keep the first; if their labels differ, keep none.
+
+    The same pictures under two labels teach nothing, and under two splits they leak.
+    """
+    by_content: dict[str, list[RawVideoRow]] = defaultdict(list)
+    for row in rows:
+        if row.sha256:
+            by_content[row.sha256].append(row)
+    problems = {}
+    for same in by_content.values():
+        names = ", ".join(repr(row.video) for row in same)
+        labels = sorted({row.label for row in same})
+        if len(labels) > 1:
+            told = " and ".join(label or "unlabelled" for label in labels)
+            problem = f"the same content is listed as {told} ({names}); keep one row"
+            problems.update({row.video: problem for row in same})
+        else:
+            problem = f"the same content as {same[0].video!r}; it is taken once"
+            problems.update({row.video: problem for row in same[1:]})
+    return [
+        _quarantine(row, f"{row.video}: {problems[row.video]}") if row.video in problems else row
+        for row in rows
+    ]
+
+
+def _quarantine_unsound_events(rows: Sequence[RawVideoRow], listed: Listing) -> list[RawVideoRow]:
+    """A video whose ground truth cannot be right would make every figure wrong."""
+    problems = dict(listed.event_problems)
+    by_video = {row.video: row for row in rows if not row.problem}
+    for event in listed.events or ():
+        row = by_video.get(event.video)
+        if row is not None and (problem := _event_problem(event, row)):
+            problems.setdefault(event.video, problem)
+    return [
+        _quarantine(row, f"{row.video}: {problems[row.video]}") if row.video in problems else row
+        for row in rows
+    ]
+
+
+def _event_problem(event: EventRow, row: RawVideoRow) -> str:
+    frames = f"[{event.start_frame}, {event.end_frame})"
+    if event.end_frame > row.frames:
+        return f"{EVENTS}: the range {frames} ends past the video's {row.frames} frames"
+    if row.label == "normal":
+        return f"{EVENTS}: names frames {frames}, yet the video is labelled normal"
+    return ""
+
+
+def _warnings(listed: Listing) -> tuple[str, ...]:
+    known = {row.video for row in listed.rows}
+    strangers = {event.video for event in listed.events or ()} | set(listed.event_problems)
+    return (
+        *(f"{path}: in the source, but not listed in videos.csv" for path in listed.unlisted),
+        *(
+            f"{EVENTS}: names {video!r}, which videos.csv does not list"
+            for video in sorted(strangers - known)
+        ),
+    )
+
+
+def _write(dataset: Dataset, manifest: Manifest[RawVideoRow], listed: Listing) -> None:
+    folder = dataset.stage(STAGE)
+    usable = manifest.by_video()
+    files.remove_others(folder / VIDEOS, {folder / row.path for row in usable.values()})
+    if listed.events is None:
+        (folder / EVENTS).unlink(missing_ok=True)
+    else:
+        with files.replace_text(folder / EVENTS) as file:
+            file.write(format_events(e for e in listed.events if e.video in usable))
+    manifest.write(folder, RawVideoRow)
+
+
+@dg.asset(
+    partitions_def=DATASETS,
+    required_resource_keys={RESOURCE},
+    code_version=CODE_VERSION,
+    group_name="data",
+    kinds={"python", "dvc", "s3"},
+)
+def raw_videos(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
+    """The dataset's videos, whole and checked, with one label each; the rest in quarantine."""
+    dataset = dataset_of(context)
+    listing.refresh_if_reachable(dataset)
+    report = ingest_raw_videos(dataset)
+    rows = read_raw_videos(dataset).usable
+    counts = Counter(f"{row.split or 'no split'}, {row.label or 'unlabelled'}" for row in rows)
+    return committed(
+        dataset,
+        report,
+        {
+            "videos": len(rows),
+            "frames": sum(row.frames for row in rows),
+            "hours": round(sum(row.frames / row.fps for row in rows) / 3600, 3),
+            "videos by split and label": dg.MetadataValue.md(
+                "\n".join(f"- {kind}: {count}" for kind, count in sorted(counts.items()))
+            ),
+        },
+    )

@@ -1,0 +1,407 @@
+"""tevad_model: train TEVAD on a dataset's training split, one model a seed.
+
+Reads features, embeddings and one label a video; never an event. What it writes::
+
+    training.json                the inputs' identity, the seeds, and which seed's model is served
+    encoders.json                the encoders whose features the models read
+    seed_<n>/picked|last/        model.safetensors, model.json
+    seed_<n>/history.json        losses and validation figures by step
+    seed_<n>/checkpoints.safetensors   test scores at each checkpoint, for the best-on-test figure
+
+Training itself is :mod:`tevad_model.training`'s.
+"""
+
+import hashlib
+import json
+import logging
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+import numpy as np
+
+from assets.caption_embeddings import load_embeddings, read_caption_embeddings
+from assets.partitions import DATASETS
+from assets.raw_videos import read_raw_videos
+from assets.snippet_features import load_features, read_snippet_features
+from assets.workspace import files, versions
+from assets.workspace.face import RESOURCE, access, committed, dataset_of
+from assets.workspace.manifest import RawVideoRow, StageRow
+from assets.workspace.project import Dataset
+from assets.workspace.stage import StageReport, read_encoder_card
+from assets.workspace.tracking import DATA_TAG, RunLog, Tracking
+from tevad_model.config import TrainingParams
+from tevad_model.encoders.card import EncoderCard
+
+if TYPE_CHECKING:
+    from tevad_model.bags import VideoFeatures
+    from tevad_model.training import StepReport, TrainingResult
+
+logger = logging.getLogger("tevad")
+
+STAGE = "tevad_model"
+CODE_VERSION = "1"
+"""Changes when the same inputs would train other models."""
+
+UPSTREAM = ("raw_videos", "snippet_features", "captions", "caption_embeddings")
+TRAINING = "training.json"
+ENCODERS = "encoders.json"
+HISTORY = "history.json"
+CHECKPOINTS = "checkpoints.safetensors"
+CHECKPOINT_SCORES = "scores"
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the model of a dataset reads.
+
+    Attributes:
+        rows: usable videos that have all features the modality reads, in order of name.
+        digests: by video, what changes when its features do.
+        encoders: cards by kind (``visual``, ``caption``, ``sentence``), of those it reads.
+    """
+
+    dataset: Dataset
+    params: TrainingParams
+    rows: tuple[RawVideoRow, ...]
+    digests: dict[str, str]
+    encoders: dict[str, EncoderCard]
+
+    def split(self, split: str) -> list[RawVideoRow]:
+        """The labelled videos of a split."""
+        return [row for row in self.rows if row.split == split]
+
+    def features(self, video: str) -> "VideoFeatures":
+        """A video's features, only those the modality reads."""
+        from tevad_model.bags import VideoFeatures
+
+        modality = self.params.modality
+        return VideoFeatures(
+            visual=load_features(self.dataset, video) if modality != "text" else None,
+            text=load_embeddings(self.dataset, video) if modality != "visual" else None,
+        )
+
+    @property
+    def key(self) -> str:
+        """Identity of everything the trained models depend on."""
+        identity = {
+            "code_version": CODE_VERSION,
+            "params": self.params.model_dump(mode="json"),
+            "videos": [(r.video, r.label, r.split, self.digests[r.video]) for r in self.rows],
+            "keeps_checkpoints": self.dataset.params.evaluation_metrics.best_on_test,
+        }
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def read_inputs(dataset: Dataset) -> Inputs:
+    """Gather what the dataset's model reads.
+
+    Raises:
+        InputError: if a stage before it has not run.
+    """
+    params = dataset.params.tevad_model
+    stages: list[dict[str, StageRow]] = []
+    encoders: dict[str, EncoderCard] = {}
+    if params.modality != "text":
+        stages.append(read_snippet_features(dataset).by_video())
+        encoders["visual"] = read_encoder_card(dataset.stage("snippet_features"))
+    if params.modality != "visual":
+        stages.append(read_caption_embeddings(dataset).by_video())
+        encoders["caption"] = read_encoder_card(dataset.stage("captions"))
+        encoders["sentence"] = read_encoder_card(dataset.stage("caption_embeddings"))
+    rows = [
+        row
+        for row in read_raw_videos(dataset).usable
+        if all(row.video in stage for stage in stages)
+    ]
+    digests = {
+        row.video: "/".join(
+            f"{stage[row.video].source}:{stage[row.video].fingerprint}" for stage in stages
+        )
+        for row in rows
+    }
+    return Inputs(dataset, params, tuple(rows), digests, encoders)
+
+
+def train_tevad_model(dataset: Dataset, tracking: Tracking, tags: dict[str, str]) -> StageReport:
+    """Train a model for each seed, unless the ones that lie there are of just these inputs.
+
+    Args:
+        dataset: whose features to read.
+        tracking: where the runs are logged: one for the whole, one below it for each seed.
+        tags: further tags for the run, such as who called.
+
+    Raises:
+        InputError: if a stage before it has not run, a class is missing, or training diverges.
+    """
+    started = time.perf_counter()
+    inputs = read_inputs(dataset)
+    folder = dataset.stage(STAGE)
+    is_there = _is_there(folder, inputs)
+    if not is_there:
+        (folder / TRAINING).unlink(missing_ok=True)
+    reused = is_there and find_training_run(dataset, tracking) is not None
+    if not reused:
+        _train_and_log(inputs, tracking, tags, train=not is_there)
+    seeds = len(inputs.params.seeds)
+    report = StageReport(
+        stage=STAGE,
+        dataset=dataset.name,
+        done=0 if is_there else seeds,
+        reused=seeds if is_there else 0,
+        quarantined={},
+        seconds=time.perf_counter() - started,
+    )
+    report.write(dataset)
+    logger.info("%s", report)
+    return report
+
+
+def find_training_run(dataset: Dataset, tracking: Tracking) -> RunLog | None:
+    """The MLflow run of the models that lie there, found by their data version."""
+    version = versions.current(dataset, STAGE)
+    run = tracking.find_run(dataset.name, {f"{DATA_TAG}{STAGE}": version})
+    return tracking.log(run.info.run_id) if run else None
+
+
+def picked_folder(dataset: Dataset, seed: int) -> Path:
+    """The validation-picked model of a seed."""
+    return dataset.stage(STAGE) / f"seed_{seed}" / "picked"
+
+
+def last_folder(dataset: Dataset, seed: int) -> Path:
+    """The model of a seed after the last step."""
+    return dataset.stage(STAGE) / f"seed_{seed}" / "last"
+
+
+def served_seed(dataset: Dataset) -> int:
+    """The seed whose picked model is registered: the one with the lowest validation loss."""
+    return int(files.read_json(dataset.stage(STAGE) / TRAINING)["served_seed"])
+
+
+def _is_there(folder: Path, inputs: Inputs) -> bool:
+    try:
+        return bool(files.read_json(folder / TRAINING)["key"] == inputs.key)
+    except (FileNotFoundError, ValueError, KeyError):
+        return False
+
+
+def _train_and_log(
+    inputs: Inputs, tracking: Tracking, tags: dict[str, str], *, train: bool
+) -> None:
+    """Train, or where the models are there but their run is lost, log what was kept of it."""
+    dataset = inputs.dataset
+    with tracking.start_run(dataset.name, f"train-{dataset.name}", tags) as run:
+        run.params(dataset.params.model_dump(mode="json", exclude={"checks"}))
+        for seed in inputs.params.seeds:
+            with tracking.start_run(dataset.name, f"seed-{seed}", tags, parent=run) as seed_run:
+                seed_run.params({"seed": seed})
+                if train:
+                    _train_seed(inputs, seed, seed_run)
+                else:
+                    _log_history(dataset, seed, seed_run)
+        if train:
+            _finish(inputs)
+        run.metrics(training_summary(dataset))
+        run.tags(lineage_tags(dataset, inputs))
+
+
+def lineage_tags(dataset: Dataset, inputs: Inputs) -> dict[str, str]:
+    """The tags that lead a run back to its bytes: data versions, fingerprints and commit."""
+    return {
+        "tevad.dataset": dataset.name,
+        **{f"{DATA_TAG}{stage}": versions.current(dataset, stage) for stage in (*UPSTREAM, STAGE)},
+        **{f"tevad.encoder.{k}": card.fingerprint.digest for k, card in inputs.encoders.items()},
+        **{f"tevad.{key}": value for key, value in versions.git_state(dataset.project).items()},
+    }
+
+
+def _train_seed(inputs: Inputs, seed: int, run: RunLog) -> None:
+    from tevad_model import artifact, training
+    from tevad_model.bags import VideoExample
+
+    dataset = inputs.dataset
+    examples = [
+        VideoExample(
+            video=row.video,
+            label=row.label == "abnormal",
+            load=lambda video=row.video: inputs.features(video),
+            digest=inputs.digests[row.video],
+        )
+        for row in inputs.split("train")
+    ]
+    keeper = _CheckpointScores(inputs, dataset.work / STAGE / f"seed_{seed}")
+    with _streamed(run) as on_step:
+        result = training.train(
+            examples,
+            inputs.params,
+            seed=seed,
+            work_dir=dataset.work / STAGE,
+            on_step=on_step,
+            on_checkpoint=keeper.keep if dataset.params.evaluation_metrics.best_on_test else None,
+        )
+    fingerprints = {kind: card.fingerprint for kind, card in inputs.encoders.items()}
+    folder = dataset.stage(STAGE) / f"seed_{seed}"
+    artifact.save(result.picked.with_card(fingerprints=fingerprints), folder / "picked")
+    artifact.save(result.last.with_card(fingerprints=fingerprints), folder / "last")
+    files.write_json(folder / HISTORY, _history(result))
+    keeper.write(folder / CHECKPOINTS)
+
+
+def _history(result: "TrainingResult") -> dict[str, Any]:
+    return {
+        "selection": result.selection,
+        "validation_videos": list(result.validation_videos),
+        "picked_step": result.picked.step,
+        "last_step": result.last.step,
+        "threshold": result.picked.threshold,
+        "metrics": dict(result.picked.metrics),
+        "rows": [asdict(row) for row in result.history],
+    }
+
+
+def _finish(inputs: Inputs) -> None:
+    """Write what names the whole, last of all: without it nothing here counts as a result."""
+    dataset = inputs.dataset
+    folder = dataset.stage(STAGE)
+    seeds = set(inputs.params.seeds)
+    for other in folder.glob("seed_*"):
+        if int(other.name.removeprefix("seed_")) not in seeds:
+            shutil.rmtree(other)
+    files.write_json(folder / ENCODERS, {k: c.to_json() for k, c in inputs.encoders.items()})
+    losses = {seed: _validation_loss(dataset, seed) for seed in inputs.params.seeds}
+    files.write_json(
+        folder / TRAINING,
+        {
+            "key": inputs.key,
+            "seeds": list(inputs.params.seeds),
+            "served_seed": min(losses, key=lambda seed: (losses[seed], seed)),
+            "videos": [row.video for row in inputs.split("train")],
+            "params": inputs.params.model_dump(mode="json"),
+        },
+    )
+
+
+def read_history(dataset: Dataset, seed: int) -> dict[str, Any]:
+    """What training of a seed recorded: losses and validation figures by step, and the pick."""
+    history: dict[str, Any] = files.read_json(dataset.stage(STAGE) / f"seed_{seed}" / HISTORY)
+    return history
+
+
+def _validation_loss(dataset: Dataset, seed: int) -> float:
+    metrics = read_history(dataset, seed)["metrics"]
+    return float(metrics.get("validation_loss", np.inf))
+
+
+def training_summary(dataset: Dataset) -> dict[str, float]:
+    """Mean and deviation over the seeds of what validation said of the picked models."""
+    histories = [read_history(dataset, seed) for seed in _seeds(dataset)]
+    summary: dict[str, float] = {}
+    for name in sorted({name for history in histories for name in history["metrics"]}):
+        values = [h["metrics"][name] for h in histories if name in h["metrics"]]
+        summary[f"{name}_mean"] = float(np.mean(values))
+        summary[f"{name}_std"] = float(np.std(values))
+    return summary
+
+
+def _seeds(dataset: Dataset) -> list[int]:
+    return list(files.read_json(dataset.stage(STAGE) / TRAINING)["seeds"])
+
+
+def _log_history(dataset: Dataset, seed: int, run: RunLog) -> None:
+    rows = read_history(dataset, seed)["rows"]
+    run.metric_rows([(row["step"], {**row["losses"], **row["validation"]}) for row in rows])
+
+
+@contextmanager
+def _streamed(run: RunLog) -> Iterator[Any]:
+    """A step callback that streams losses and validation figures to MLflow while training goes on."""
+    waiting: list[tuple[int, dict[str, float]]] = []
+
+    def on_step(report: "StepReport") -> None:
+        phase = (
+            "" if report.phase == "train" else report.phase.replace(" ", "_").replace("/", "_of_")
+        )
+        prefix = f"{phase}/" if phase else ""
+        if report.validation or report.step % 10 == 0:
+            values = {**report.losses, **report.validation}
+            waiting.append((report.step, {f"{prefix}{k}": v for k, v in values.items()}))
+        if len(waiting) >= 50:
+            run.metric_rows(waiting)
+            waiting.clear()
+
+    yield on_step
+    run.metric_rows(waiting)
+
+
+class _CheckpointScores:
+    """Keeps the test split's snippet scores at each checkpoint.
+
+    Scores only: what they are worth is for evaluation to say, which has the ground truth. They are
+    kept in files beside the checkpoints, since training that goes on after an interruption does not
+    show the earlier ones again.
+    """
+
+    def __init__(self, inputs: Inputs, work: Path) -> None:
+        self._inputs = inputs
+        self._work = work / hashlib.sha256(inputs.key.encode()).hexdigest()[:16]
+        self._features: list[tuple[str, "VideoFeatures"]] | None = None
+
+    def keep(self, model: Any) -> None:
+        """Score the test split with the model as it is now."""
+        from tevad_model.scoring import score_many
+
+        if self._features is None:
+            self._features = [
+                (row.video, self._inputs.features(row.video)) for row in self._inputs.split("test")
+            ]
+        if not self._features:
+            return
+        scored = score_many(model, self._features)
+        scores = np.concatenate([scored[video].scores for video, _ in self._features])
+        path = self._work / f"{model.step:08d}.safetensors"
+        files.write_array(path, CHECKPOINT_SCORES, scores.astype(np.float32), {"step": model.step})
+
+    def write(self, path: Path) -> None:
+        """Join the kept scores: (checkpoints, snippets of all test videos in order of name)."""
+        parts = sorted(self._work.glob("*.safetensors"))
+        if not parts:
+            path.unlink(missing_ok=True)
+            return
+        joined = np.stack([files.read_array(part, CHECKPOINT_SCORES) for part in parts])
+        steps = [int(part.stem) for part in parts]
+        videos = [row.video for row in self._inputs.split("test")]
+        files.write_array(path, CHECKPOINT_SCORES, joined, {"steps": steps, "videos": videos})
+        shutil.rmtree(self._work)
+
+
+@dg.asset(
+    partitions_def=DATASETS,
+    required_resource_keys={RESOURCE},
+    deps=["raw_videos", "snippet_features", "caption_embeddings"],
+    code_version=CODE_VERSION,
+    group_name="model",
+    kinds={"python", "pytorch", "mlflow", "dvc"},
+)
+def tevad_model(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
+    """TEVAD trained on one label a video, a model for each seed."""
+    dataset = dataset_of(context)
+    tracking = access(context).tracking()
+    report = train_tevad_model(dataset, tracking, {"dagster.run_id": context.run_id})
+    run = find_training_run(dataset, tracking)
+    summary = {name: round(value, 4) for name, value in training_summary(dataset).items()}
+    return committed(
+        dataset,
+        report,
+        {
+            "seeds": str(_seeds(dataset)),
+            "served seed": served_seed(dataset),
+            **({"MLflow run": run.run_id} if run else {}),
+            **summary,
+        },
+    )

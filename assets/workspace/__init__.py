@@ -1,0 +1,4 @@
+"""What every stage stands on: parameters, folders, manifests, sources, versions, tracking, checks.
+
+Nothing here knows a particular stage.
+"""

@@ -1,0 +1,84 @@
+"""What the Dagster faces of all stages share: the dataset of a run, and a stage's result.
+
+A face reads its dataset from the partition, calls the stage's plain function, commits the output to
+DVC, and returns what a person wants to see of it. Anything more belongs in the plain function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import dagster as dg
+
+from assets.workspace import versions
+from assets.workspace.project import Dataset, Project
+from assets.workspace.stage import StageReport
+from assets.workspace.tracking import Tracking
+
+RESOURCE = "project"
+"""The resource every asset and check requires; :class:`ProjectAccess` says what it must offer."""
+
+_SHOWN = 20
+
+
+class ProjectAccess(Protocol):
+    """What the resource ``project`` offers."""
+
+    def project(self) -> Project:
+        """The project."""
+        ...
+
+    def dataset(self, name: str) -> Dataset:
+        """One dataset of the project."""
+        ...
+
+    def tracking(self) -> Tracking:
+        """Where runs are logged."""
+        ...
+
+
+def access(context: dg.AssetExecutionContext) -> ProjectAccess:
+    """The resource of a run."""
+    resource: ProjectAccess = getattr(context.resources, RESOURCE)
+    return resource
+
+
+def dataset_of(context: dg.AssetExecutionContext) -> Dataset:
+    """The dataset that is the run's partition."""
+    return access(context).dataset(context.partition_key)
+
+
+def committed(
+    dataset: Dataset, report: StageReport, metadata: Mapping[str, Any]
+) -> dg.MaterializeResult[Any]:
+    """Commit a stage's output to DVC and say what it did; the data version is DVC's md5."""
+    version = versions.commit(dataset, report.stage)
+    shown = {
+        "videos done": report.done,
+        "videos reused": report.reused,
+        "videos quarantined": len(report.quarantined),
+        "seconds": round(report.seconds, 2),
+        "folder": dg.MetadataValue.path(str(dataset.stage(report.stage))),
+        **metadata,
+    }
+    if speed := report.frames_per_second:
+        shown["frames per second"] = round(speed, 1)
+    if report.quarantined:
+        shown["quarantine"] = dg.MetadataValue.md(_quarantine_table(report.quarantined))
+    if report.warnings:
+        shown["warnings"] = dg.MetadataValue.md("\n".join(f"- {w}" for w in report.warnings))
+    return dg.MaterializeResult(metadata=shown, data_version=dg.DataVersion(version))
+
+
+def picture(png: bytes, alt: str) -> dg.MarkdownMetadataValue:
+    """A PNG as metadata that Dagster's UI shows."""
+    import base64
+
+    return dg.MetadataValue.md(f"![{alt}](data:image/png;base64,{base64.b64encode(png).decode()})")
+
+
+def _quarantine_table(quarantined: Mapping[str, str]) -> str:
+    rows = [f"| {video} | {reason} |" for video, reason in sorted(quarantined.items())]
+    more = [f"| … | {len(rows) - _SHOWN} more |"] if len(rows) > _SHOWN else []
+    return "\n".join(["| video | reason |", "|---|---|", *rows[:_SHOWN], *more])

@@ -1,0 +1,118 @@
+"""Writing files so that nothing half-written is ever taken for a result, and reading them back.
+
+A file is written under a temporary name in its own folder and renamed when whole. The formats of
+the stages' per-video results are here: features and embeddings as safetensors, captions as JSON
+lines. Each result says in itself what it was made from, so a stage that was killed before it wrote
+its manifest loses nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+import numpy.typing as npt
+
+TEMPORARY_PREFIX = ".partial-"
+_HEADER = "header"
+
+Array = npt.NDArray[Any]
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path that becomes ``path`` when the block ends well, and is removed otherwise."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replace_text(path: Path) -> Iterator[TextIO]:
+    """Write a text file whole or not at all."""
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+        yield file
+
+
+def write_json(path: Path, data: object) -> None:
+    """Write JSON that is the same bytes for the same data."""
+    with replace_text(path) as file:
+        json.dump(data, file, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+        file.write("\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_array(path: Path, name: str, array: Array, header: Mapping[str, object]) -> None:
+    """Write one array as safetensors, with a header that says what it was made from.
+
+    The header is one metadata entry of JSON: safetensors writes several in no fixed order, and the
+    same content must be the same bytes.
+    """
+    from safetensors.numpy import save_file
+
+    metadata = {_HEADER: json.dumps(dict(header), ensure_ascii=False, sort_keys=True)}
+    with replacing(path) as temporary:
+        save_file({name: np.ascontiguousarray(array)}, temporary, metadata=metadata)
+
+
+def read_array(path: Path, name: str) -> Array:
+    """Read one array of a safetensors file."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as file:
+        array: Array = file.get_tensor(name)
+    return array
+
+
+def read_array_header(path: Path) -> dict[str, Any] | None:
+    """The header of a safetensors file, or None if it is not there or not whole."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+        header = json.loads(metadata.get(_HEADER, "null"))
+    except (FileNotFoundError, SafetensorError, ValueError):
+        return None
+    return header if isinstance(header, dict) else None
+
+
+def write_lines(path: Path, header: Mapping[str, object], rows: Sequence[object]) -> None:
+    """Write JSON lines: a header that says what the rows were made from, then the rows."""
+    with replace_text(path) as file:
+        for row in (dict(header), *rows):
+            file.write(json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n")
+
+
+def read_lines(path: Path) -> tuple[dict[str, Any], list[Any]] | None:
+    """The header and rows of a JSON lines file, or None if it is not there or not whole."""
+    try:
+        header, *rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except (FileNotFoundError, UnicodeDecodeError, ValueError):
+        return None
+    return (header, rows) if isinstance(header, dict) else None
+
+
+def remove_others(folder: Path, keep: set[Path]) -> list[Path]:
+    """Remove files in a folder that are not to be kept, such as results of videos that are gone."""
+    gone = [path for path in sorted(folder.glob("*")) if path.is_file() and path not in keep]
+    for path in gone:
+        path.unlink()
+    return gone

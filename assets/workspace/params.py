@@ -1,0 +1,229 @@
+"""The schema of ``params.yaml``, the only place of parameters.
+
+DVC tracks the file; Dagster's assets and the command line read it through this schema, so that all
+three see the same values and a mistake is named by its key before any work starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from assets.workspace.files import replace_text
+from tevad_model.config import TrainingParams
+from tevad_model.dataset import name_problem
+from tevad_model.errors import InputError
+
+FILE_NAME = "params.yaml"
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class VideoParams(_Section):
+    """How pixels are read, for every encoder."""
+
+    max_side: int | None = Field(
+        640, ge=64, description="Frames whose longer side is above this are scaled down to it."
+    )
+
+
+class EncoderParams(_Section):
+    """Which backend encodes, and its own options."""
+
+    backend: str = Field(description="A name from the registry in tevad_model/encoders.")
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="The backend's options; its file says which there are."
+    )
+
+
+class EvaluationParams(_Section):
+    """How the test split is judged."""
+
+    false_alarms_per_hour: float = Field(
+        6.0, gt=0, description="The alarm threshold allows this many on normal validation video."
+    )
+    best_on_test: bool = Field(
+        True,
+        description="Also state what picking the checkpoint on test would have claimed; "
+        "needs test scores at every checkpoint.",
+    )
+    bootstrap: int = Field(1000, ge=100, description="Resamples of the videos for intervals.")
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="Coverage of the intervals.")
+
+
+class CheckParams(_Section):
+    """Limits of the data checks."""
+
+    max_quarantined_share: float = Field(
+        0.2, ge=0, le=1, description="More quarantined videos than this share stop the chain."
+    )
+    max_dead_dimensions: float = Field(
+        0.5, ge=0, le=1, description="Limit for the share of features that never vary."
+    )
+    feature_norm_range: tuple[float, float] = Field(
+        (0.1, 1000.0), description="Every snippet's feature norm lies in this range."
+    )
+    max_identical_captions: float = Field(
+        0.9, ge=0, le=1, description="Limit for the share of snippets with the commonest caption."
+    )
+    min_vocabulary: int = Field(5, ge=1, description="Least number of distinct caption words.")
+    embedding_norm_range: tuple[float, float] = Field(
+        (0.1, 100.0), description="Every caption embedding's norm lies in this range."
+    )
+    min_auc: float = Field(0.5, ge=0, le=1, description="The AUC to beat: chance.")
+
+
+class DatasetParams(_Section):
+    """One dataset: where its videos come from and how it departs from the other parameters."""
+
+    source: str = Field(description="A folder, absolute or from the project's root, or s3://….")
+    link: bool = Field(False, description="Hard-link local videos instead of copying them.")
+    fps: float | None = Field(
+        None, gt=0, description="Frames a second of frame folders, which do not say it themselves."
+    )
+    preset: str | None = Field(None, description="A name from `presets`.")
+
+
+class StageParams(_Section):
+    """The parameters of one dataset's stages, after its preset is applied."""
+
+    video: VideoParams = VideoParams()
+    snippet_features: EncoderParams
+    captions: EncoderParams
+    caption_embeddings: EncoderParams
+    tevad_model: TrainingParams = TrainingParams()
+    evaluation_metrics: EvaluationParams = EvaluationParams()
+    checks: CheckParams = CheckParams()
+
+
+class Params(StageParams):
+    """All of ``params.yaml``."""
+
+    presets: dict[str, dict[str, dict[str, Any]]] = Field(
+        default_factory=dict, description="Named departures, section by section."
+    )
+    datasets: dict[str, DatasetParams] = Field(default_factory=dict)
+
+    def dataset(self, name: str) -> DatasetParams:
+        """A dataset's own entry.
+
+        Raises:
+            InputError: if there is none.
+        """
+        try:
+            return self.datasets[name]
+        except KeyError:
+            known = ", ".join(sorted(self.datasets)) or "none"
+            raise InputError(
+                f"{FILE_NAME}: datasets.{name} is not there (known: {known}); "
+                f"add it by `tevad dataset add {name} --from FOLDER`"
+            ) from None
+
+    def for_dataset(self, name: str) -> StageParams:
+        """The stages' parameters with the dataset's preset laid over them.
+
+        Raises:
+            InputError: if the dataset or its preset is not there, or the preset is wrong.
+        """
+        preset = self.dataset(name).preset
+        base: dict[str, Any] = self.model_dump(include=set(StageParams.model_fields))
+        if preset is None:
+            return StageParams.model_validate(base)
+        if preset not in self.presets:
+            raise InputError(
+                f"{FILE_NAME}: datasets.{name}.preset: {preset!r} is not one of "
+                f"{', '.join(sorted(self.presets)) or 'no presets'}"
+            )
+        merged = _merge(base, self.presets[preset])
+        return _validated(StageParams, merged, f"{FILE_NAME} with presets.{preset}")
+
+
+def load_params(root: Path) -> Params:
+    """Read and check ``params.yaml`` of a project.
+
+    Raises:
+        InputError: naming the file, the key and what is wrong with its value.
+    """
+    path = root / FILE_NAME
+    try:
+        data = YAML(typ="safe").load(path)
+    except FileNotFoundError:
+        raise InputError(f"{path}: not there; run inside a project that has one") from None
+    except YAMLError as error:
+        raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    return _validated(Params, data or {}, str(path))
+
+
+def write_dataset(root: Path, name: str, entry: DatasetParams) -> None:
+    """Set ``datasets.<name>`` in ``params.yaml``, leaving all else, comments included, as it is.
+
+    Raises:
+        InputError: if the name cannot be a folder's, or the file is wrong.
+    """
+    if problem := dataset_name_problem(name):
+        raise InputError(problem)
+    if load_params(root).datasets.get(name) == entry:
+        return
+    with _edited(root) as data:
+        if not data.get("datasets"):
+            data["datasets"] = {}
+        data["datasets"][name] = entry.model_dump(exclude_defaults=True)
+
+
+def remove_dataset(root: Path, name: str) -> None:
+    """Remove ``datasets.<name>`` from ``params.yaml``. Its data stay."""
+    with _edited(root) as data:
+        data["datasets"].pop(name, None)
+
+
+@contextmanager
+def _edited(root: Path) -> Iterator[Any]:
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = 4096
+    path = root / FILE_NAME
+    data = yaml.load(path)
+    yield data
+    with replace_text(path) as file:
+        yaml.dump(data, file)
+
+
+def dataset_name_problem(name: str) -> str:
+    """Why a name cannot be a dataset's, or empty.
+
+    It becomes a folder, a DVC stage, a Dagster partition and part of a registered model's name.
+    """
+    if name_problem(name) or not all(char.isalnum() or char in "-_" for char in name):
+        return f"dataset name {name!r}: use letters, digits, '-' and '_' only"
+    return ""
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        both = isinstance(value, Mapping) and isinstance(old, Mapping) and key != "options"
+        merged[key] = _merge(dict(old or {}), value) if both else value
+    return merged
+
+
+def _validated(model: type[_Model], data: object, source: str) -> _Model:
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        problems = "\n".join(
+            f"  - {'.'.join(map(str, detail['loc'])) or '(the file)'}: {detail['msg']}"
+            f" (got {detail['input']!r:.80})"
+            for detail in error.errors()
+        )
+        raise InputError(f"{source}: {error.error_count()} wrong:\n{problems}") from None

@@ -1,0 +1,137 @@
+"""Where things are kept: the project's folders, and the parameters that hold there.
+
+The layout (docs/architecture.md shows it whole)::
+
+    params.yaml  dvc.yaml  dvc.lock
+    data/<dataset>/source/        what the source listed when last looked at
+    data/<dataset>/<stage>/       what a stage made: a DVC output
+    .tevad/                       state that is no data: Dagster, MLflow, caches, reports
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from assets.workspace import params as params_file
+from assets.workspace.params import DatasetParams, Params, StageParams
+from tevad_model.errors import InputError
+
+STAGES = (
+    "raw_videos",
+    "snippet_features",
+    "captions",
+    "caption_embeddings",
+    "tevad_model",
+    "evaluation_metrics",
+)
+"""The stages that write a folder of data, upstream first."""
+
+
+@dataclass(frozen=True)
+class Project:
+    """A folder with ``params.yaml`` and ``dvc.yaml``, and all that is kept below it."""
+
+    root: Path
+
+    @classmethod
+    def find(cls, start: Path | None = None) -> Project:
+        """The project that ``TEVAD_PROJECT`` names, else the one the working folder lies in.
+
+        Raises:
+            InputError: if there is none.
+        """
+        named = os.environ.get("TEVAD_PROJECT")
+        start = Path(named or start or Path.cwd()).resolve()
+        for folder in (start, *start.parents):
+            if (folder / params_file.FILE_NAME).is_file() and (folder / "dvc.yaml").is_file():
+                return cls(folder)
+        raise InputError(
+            f"{start}: no params.yaml and dvc.yaml here or above; change into the project's folder "
+            "or set TEVAD_PROJECT to it"
+        )
+
+    @classmethod
+    def at(cls, root: str | Path) -> Project:
+        """The project in a known folder."""
+        return cls(Path(root).resolve())
+
+    @property
+    def params(self) -> Params:
+        """The parameters as the file has them now."""
+        return params_file.load_params(self.root)
+
+    @property
+    def state(self) -> Path:
+        """State that is no data."""
+        return self.root / ".tevad"
+
+    @cached_property
+    def cache(self) -> Path:
+        """What can be made again at any time, such as exported encoders."""
+        return Path(os.environ.get("TEVAD_CACHE") or self.state / "cache")
+
+    @property
+    def data(self) -> Path:
+        """The datasets."""
+        return self.root / "data"
+
+    @property
+    def mlflow_folder(self) -> Path:
+        """What MLflow and its server read."""
+        return self.root / "mlflow"
+
+    def dataset(self, name: str) -> Dataset:
+        """One dataset.
+
+        Raises:
+            InputError: if ``params.yaml`` does not have it.
+        """
+        self.params.dataset(name)
+        return Dataset(self, name)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The folders of one dataset."""
+
+    project: Project
+    name: str
+
+    @property
+    def entry(self) -> DatasetParams:
+        """Its own entry in ``params.yaml``."""
+        return self.project.params.dataset(self.name)
+
+    @property
+    def params(self) -> StageParams:
+        """The parameters of its stages."""
+        return self.project.params.for_dataset(self.name)
+
+    @property
+    def folder(self) -> Path:
+        """Everything of this dataset that is data."""
+        return self.project.data / self.name
+
+    @property
+    def source(self) -> Path:
+        """What the source listed when last looked at."""
+        return self.folder / "source"
+
+    def stage(self, name: str) -> Path:
+        """The folder a stage writes."""
+        if name not in STAGES:
+            raise ValueError(f"no stage {name!r}; there are {', '.join(STAGES)}")
+        return self.folder / name
+
+    @property
+    def reports(self) -> Path:
+        """What the last runs did: times and counts, data docs. Not versioned."""
+        return self.project.state / "reports" / self.name
+
+    @property
+    def work(self) -> Path:
+        """Unversioned intermediate files, such as training checkpoints."""
+        return self.project.state / "work" / self.name

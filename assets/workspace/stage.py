@@ -1,0 +1,217 @@
+"""Going through a dataset's videos one by one: reuse, resume, quarantine, progress, report.
+
+The one loop behind every stage that makes one file a video. A stage killed anywhere goes on where
+it was, because every result says itself what it was made from; adding one video costs one video.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from tqdm import tqdm
+
+from assets.workspace import files
+from assets.workspace.manifest import FILE_NAME, Manifest, StageRow
+from assets.workspace.project import Dataset
+from tevad_model.encoders.card import EncoderCard
+from tevad_model.errors import VideoError
+
+logger = logging.getLogger("tevad")
+
+ENCODER = "encoder.json"
+
+_LOG_EVERY_SECONDS = 30.0
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class StageReport:
+    """What one run of a stage did.
+
+    Attributes:
+        done: videos that were worked on.
+        reused: videos whose result was there and fitted.
+        quarantined: reason by video.
+        seconds: wall time of the run.
+        frames: frames of the videos that were worked on.
+        video_seconds: wall time by video that was worked on.
+        warnings: what a person should look at though nothing stops for it.
+    """
+
+    stage: str
+    dataset: str
+    done: int
+    reused: int
+    quarantined: dict[str, str]
+    seconds: float
+    frames: int = 0
+    video_seconds: dict[str, float] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def frames_per_second(self) -> float | None:
+        """Frames a second over the videos worked on; None if there were none."""
+        spent = sum(self.video_seconds.values())
+        return self.frames / spent if self.frames and spent else None
+
+    def write(self, dataset: Dataset) -> None:
+        """Keep the report beside those of the other stages."""
+        data = asdict(self) | {"frames_per_second": self.frames_per_second}
+        files.write_json(dataset.reports / f"{self.stage}.json", data)
+
+    def __str__(self) -> str:
+        speed = self.frames_per_second
+        return (
+            f"{self.dataset}/{self.stage}: {self.done} done, {self.reused} reused, "
+            f"{len(self.quarantined)} quarantined in {self.seconds:.1f} s"
+            + (f", {speed:.0f} frames/s" if speed else "")
+        )
+
+
+@dataclass(frozen=True)
+class Item:
+    """One video's turn in a stage.
+
+    Attributes:
+        video: its name.
+        source: hash of what the result is made from.
+        snippets: rows the result must have.
+        frames: frames of the video.
+    """
+
+    video: str
+    source: str
+    snippets: int
+    frames: int
+
+
+@dataclass(frozen=True)
+class ResultFile:
+    """How a stage keeps one video's result.
+
+    Attributes:
+        suffix: of the file's name.
+        header: reads a file's header; None if the file is not there or not whole.
+    """
+
+    suffix: str
+    header: Callable[[Path], dict[str, object] | None]
+
+
+ARRAY = ResultFile(".safetensors", files.read_array_header)
+LINES = ResultFile(".jsonl", lambda path: result[0] if (result := files.read_lines(path)) else None)
+
+Compute = Callable[[Item, Path, dict[str, object]], None]
+"""Make the result of an item and write it to the path with the header given."""
+
+
+def run_per_video(
+    dataset: Dataset,
+    stage: str,
+    items: Sequence[Item],
+    *,
+    encoder: EncoderCard,
+    result: ResultFile,
+    compute: Compute,
+    quarantined: dict[str, str],
+    prepare: Callable[[list[Item]], None] | None = None,
+) -> StageReport:
+    """Make what is missing, keep what fits, write the manifest, remove what nobody lists.
+
+    Args:
+        items: the usable videos.
+        encoder: what makes the results; its card is written beside them.
+        compute: makes one result; a VideoError puts the video in quarantine.
+        quarantined: videos that an earlier stage put there, with the reason, carried on.
+        prepare: is given the items that need work, once, before the first of them.
+    """
+    started = time.perf_counter()
+    folder = dataset.stage(stage)
+    folder.mkdir(parents=True, exist_ok=True)
+    turns = [_Turn.of(item, folder, encoder.fingerprint.digest, result) for item in items]
+    due = [turn for turn in turns if result.header(turn.path) != turn.header]
+    if prepare and due:
+        prepare([turn.item for turn in due])
+    problems: dict[str, str] = {}
+    video_seconds: dict[str, float] = {}
+    for turn in progress(due, f"{dataset.name}/{stage}"):
+        begun = time.perf_counter()
+        try:
+            compute(turn.item, turn.path, turn.header)
+        except VideoError as error:
+            problems[turn.item.video] = str(error)
+        video_seconds[turn.item.video] = time.perf_counter() - begun
+    rows = [StageRow(video, "", "", 0, problem) for video, problem in quarantined.items()]
+    rows += [turn.row(problems.get(turn.item.video, "")) for turn in turns]
+    manifest = Manifest.of(rows)
+    kept = {turn.path for turn in turns if turn.item.video not in problems}
+    files.remove_others(folder, kept | {folder / FILE_NAME, folder / ENCODER})
+    files.write_json(folder / ENCODER, encoder.to_json())
+    manifest.write(folder, StageRow)
+    report = StageReport(
+        stage=stage,
+        dataset=dataset.name,
+        done=len(due),
+        reused=len(turns) - len(due),
+        quarantined=manifest.quarantined,
+        seconds=time.perf_counter() - started,
+        frames=sum(turn.item.frames for turn in due),
+        video_seconds=video_seconds,
+    )
+    report.write(dataset)
+    logger.info("%s", report)
+    return report
+
+
+def read_encoder_card(folder: Path) -> EncoderCard:
+    """What made the results in a stage's folder."""
+    return EncoderCard.from_json(files.read_json(folder / ENCODER))
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """An item, where its result lies, and the header that result must have."""
+
+    item: Item
+    path: Path
+    header: dict[str, object]
+
+    @classmethod
+    def of(cls, item: Item, folder: Path, fingerprint: str, result: ResultFile) -> _Turn:
+        header: dict[str, object] = {
+            "video": item.video,
+            "source": item.source,
+            "fingerprint": fingerprint,
+            "snippets": item.snippets,
+        }
+        return cls(item, folder / f"{item.video}{result.suffix}", header)
+
+    def row(self, problem: str) -> StageRow:
+        fingerprint = str(self.header["fingerprint"])
+        snippets = 0 if problem else self.item.snippets
+        return StageRow(self.item.video, self.item.source, fingerprint, snippets, problem)
+
+
+def progress(items: Sequence[_T], title: str) -> Iterator[_T]:
+    """Yield the items with a progress bar on a terminal and log lines elsewhere."""
+    if sys.stderr.isatty():
+        yield from tqdm(items, desc=title, unit="video")
+    else:
+        yield from _logged(items, title)
+
+
+def _logged(items: Sequence[_T], title: str) -> Iterator[_T]:
+    started = last = time.monotonic()
+    for index, item in enumerate(items):
+        now = time.monotonic()
+        if now - last > _LOG_EVERY_SECONDS:
+            left = (now - started) / index * (len(items) - index)
+            logger.info("%s: %d of %d videos, %.0f s left", title, index, len(items), left)
+            last = now
+        yield item

@@ -1,0 +1,179 @@
+"""MLflow as the stages use it: find or open a run, log to it, close it whatever happens.
+
+Runs are found again by the data version they produced, never by a local note of their id: whoever
+ran the stage, and wherever, the run of a version is the run tagged with it. Nothing here knows a
+particular stage.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from assets.workspace.project import Project
+from tevad_model.errors import InputError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+DATA_TAG = "tevad.data."
+"""Prefix of the tags that hold data versions: ``tevad.data.<stage>`` = DVC md5."""
+
+_PARENT = "mlflow.parentRunId"
+_NAME = "mlflow.runName"
+_METRICS_AT_ONCE = 1000
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """An MLflow tracking server or store.
+
+    Attributes:
+        uri: its address.
+        artifacts: where a local store's artifacts go; None where a server decides.
+    """
+
+    uri: str
+    artifacts: Path | None
+
+    @classmethod
+    def of(cls, project: Project) -> Tracking:
+        """What ``MLFLOW_TRACKING_URI`` names, else a SQLite store in the project."""
+        if uri := os.environ.get("MLFLOW_TRACKING_URI"):
+            return cls(uri, None)
+        project.state.mkdir(exist_ok=True)
+        return cls(f"sqlite:///{project.state / 'mlflow.db'}", project.state / "mlartifacts")
+
+    @property
+    def client(self) -> MlflowClient:
+        """MLflow's own client for everything not wrapped here."""
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        from mlflow import MlflowClient
+
+        return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+
+    def experiment(self, name: str) -> str:
+        """The id of an experiment, made if absent.
+
+        Raises:
+            InputError: if the tracking server cannot be reached.
+        """
+        from mlflow.exceptions import MlflowException
+
+        client = self.client
+        try:
+            found = client.get_experiment_by_name(name)
+            if found is not None:
+                return str(found.experiment_id)
+            location = str(self.artifacts / name) if self.artifacts else None
+            return str(client.create_experiment(name, artifact_location=location))
+        except MlflowException as error:
+            if (made_meanwhile := _by_name(client, name)) is not None:
+                return made_meanwhile
+            raise InputError(f"MLflow at {self.uri}: {error.message}") from None
+
+    def find_run(self, experiment: str, tags: Mapping[str, str]) -> Run | None:
+        """The latest finished run that carries all the tags."""
+        condition = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
+        runs = self.client.search_runs(
+            [self.experiment(experiment)],
+            filter_string=f"{condition} and attributes.status = 'FINISHED'",
+            order_by=["attributes.start_time DESC"],
+            max_results=1,
+        )
+        return runs[0] if runs else None
+
+    @contextmanager
+    def start_run(
+        self,
+        experiment: str,
+        name: str,
+        tags: Mapping[str, str],
+        *,
+        parent: RunLog | None = None,
+    ) -> Iterator[RunLog]:
+        """Open a run; it ends as FINISHED, or as FAILED if the block raises."""
+        client = self.client
+        all_tags = {_NAME: name, **tags, **({_PARENT: parent.run_id} if parent else {})}
+        run = client.create_run(self.experiment(experiment), tags=all_tags)
+        status = "FAILED"
+        try:
+            yield RunLog(client, run.info.run_id)
+            status = "FINISHED"
+        finally:
+            client.set_terminated(run.info.run_id, status=status)
+
+    def log(self, run_id: str) -> RunLog:
+        """Log more to a run that is there."""
+        return RunLog(self.client, run_id)
+
+
+@dataclass(frozen=True)
+class RunLog:
+    """Logging to one run."""
+
+    client: MlflowClient
+    run_id: str
+
+    def params(self, params: Mapping[str, Any]) -> None:
+        """Log parameters, nested ones by dotted names."""
+        from mlflow.entities import Param
+
+        flat = [Param(key, str(value)) for key, value in flatten(params).items()]
+        self.client.log_batch(self.run_id, params=flat)
+
+    def metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
+        """Log metrics at a step."""
+        self.metric_rows([(step, metrics)])
+
+    def metric_rows(self, rows: Sequence[tuple[int, Mapping[str, float]]]) -> None:
+        """Log metrics of many steps at once."""
+        import time
+
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        flat = [
+            Metric(name, float(value), now, step)
+            for step, metrics in rows
+            for name, value in metrics.items()
+        ]
+        for start in range(0, len(flat), _METRICS_AT_ONCE):
+            self.client.log_batch(self.run_id, metrics=flat[start : start + _METRICS_AT_ONCE])
+
+    def tags(self, tags: Mapping[str, str]) -> None:
+        """Set tags."""
+        from mlflow.entities import RunTag
+
+        self.client.log_batch(self.run_id, tags=[RunTag(k, v) for k, v in tags.items()])
+
+    def artifact(self, path: Path, folder: str | None = None) -> None:
+        """Keep a file with the run."""
+        self.client.log_artifact(self.run_id, str(path), folder)
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one with dotted names."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{name}."))
+        else:
+            flat[name] = value
+    return flat
+
+
+def _by_name(client: MlflowClient, name: str) -> str | None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        found = client.get_experiment_by_name(name)
+    except MlflowException:
+        return None
+    return str(found.experiment_id) if found else None

@@ -1,0 +1,113 @@
+"""Data versions: what DVC and git say a stage's data and the code are.
+
+The version of a stage's output is the md5 DVC gives its folder. It is the same whether DVC, Dagster
+or a test ran the stage, and is what Dagster's DataVersion and the tags of an MLflow run hold.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from ruamel.yaml import YAML
+
+from assets.workspace.project import STAGES, Dataset, Project
+from tevad_model.errors import InputError
+
+if TYPE_CHECKING:
+    from dvc.repo import Repo
+
+LOCK_FILE = "dvc.lock"
+
+
+def commit(dataset: Dataset, stage: str) -> str:
+    """Take a stage's output into DVC as it lies there and return its version.
+
+    Waits for DVC's lock. Afterwards ``dvc status`` finds the stage up to date.
+
+    Raises:
+        InputError: if ``dvc.yaml`` has no such stage for the dataset.
+    """
+    with _open(dataset.project) as repo:
+        repo.commit(target=_address(dataset, stage), force=True)
+        return _version(repo, dataset, stage)
+
+
+def current(dataset: Dataset, stage: str) -> str:
+    """The version of a stage's output as it lies there, whether or not DVC has it."""
+    with _open(dataset.project) as repo:
+        return _version(repo, dataset, stage)
+
+
+def recorded(project: Project) -> dict[tuple[str, str], str]:
+    """The versions ``dvc.lock`` holds, by (stage, dataset)."""
+    path = project.root / LOCK_FILE
+    if not path.is_file():
+        return {}
+    stages = (YAML(typ="safe").load(path) or {}).get("stages", {})
+    found = {}
+    for address, entry in stages.items():
+        stage, _, dataset = address.partition("@")
+        if stage not in STAGES or not dataset:
+            continue
+        folder = Dataset(project, dataset).stage(stage).relative_to(project.root).as_posix()
+        for out in entry.get("outs", ()):
+            if out["path"] == folder:
+                found[stage, dataset] = str(out["md5"])
+    return found
+
+
+def git_state(project: Project) -> dict[str, str]:
+    """The commit the code is at, and whether tracked files differ from it.
+
+    Empty where the project is not in git. ``params.yaml`` and ``dvc.lock`` change in daily use and
+    are recorded by themselves, so they do not make the tree dirty.
+    """
+    commit_hash = _git(project, "rev-parse", "HEAD")
+    if commit_hash is None:
+        return {}
+    changed = _git(
+        project, "status", "--porcelain", "--untracked-files=no", "--",
+        ".", ":!params.yaml", f":!{LOCK_FILE}",
+    )  # fmt: skip
+    return {"git.commit": commit_hash, "git.dirty": str(bool(changed)).lower()}
+
+
+def _git(project: Project, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=project.root, capture_output=True, text=True, check=True
+        )
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+@contextmanager
+def _open(project: Project) -> Iterator[Repo]:
+    from dvc.exceptions import NotDvcRepoError
+    from dvc.repo import Repo
+
+    try:
+        repo = Repo(str(project.root), _wait_for_lock=True)
+    except NotDvcRepoError:
+        raise InputError(f"{project.root}: not a DVC repository; run `dvc init` there") from None
+    with repo:
+        yield repo
+
+
+def _address(dataset: Dataset, stage: str) -> str:
+    return f"{stage}@{dataset.name}"
+
+
+def _version(repo: Repo, dataset: Dataset, stage: str) -> str:
+    from dvc.stage.exceptions import StageNotFound
+
+    try:
+        loaded = repo.stage.load_one(name=_address(dataset, stage))
+    except StageNotFound:
+        raise InputError(f"dvc.yaml: no stage {_address(dataset, stage)}") from None
+    folder = str(dataset.stage(stage))
+    return str(next(out for out in loaded.outs if out.fs_path == folder).get_hash().value)

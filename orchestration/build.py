@@ -1,0 +1,49 @@
+"""Puts the definitions together. A test or another deployment swaps resources here, not by patching."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from assets.caption_embeddings import caption_embeddings
+from assets.captions import captions
+from assets.evaluation_metrics import evaluation_metrics
+from assets.raw_videos import raw_videos
+from assets.registered_model import registered_model
+from assets.snippet_features import snippet_features
+from assets.tevad_model import tevad_model
+from assets.workspace.face import RESOURCE
+from assets.workspace.project import Project
+from orchestration.jobs import JOBS
+from orchestration.resources import ProjectResource
+from orchestration.sensors import dvc_sensor
+
+ASSETS = [
+    raw_videos,
+    snippet_features,
+    captions,
+    caption_embeddings,
+    tevad_model,
+    evaluation_metrics,
+    registered_model,
+]
+
+
+def build_defs(
+    project: Project | None = None, *, resource_overrides: Mapping[str, Any] | None = None
+) -> dg.Definitions:
+    """All definitions of a project.
+
+    Args:
+        project: the project; by default the one the process runs in.
+        resource_overrides: resources that take the place of those built here, by key.
+    """
+    project = project or Project.find()
+    resources = {RESOURCE: ProjectResource(root=str(project.root)), **(resource_overrides or {})}
+    return dg.Definitions(
+        assets=ASSETS,
+        jobs=JOBS,
+        sensors=[dvc_sensor(project, ASSETS)],
+        resources=resources,
+        executor=dg.in_process_executor,
+    )

@@ -1,0 +1,202 @@
+"""The command line, ``tevad``. Parses, calls, prints; what is done is done elsewhere."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from assets.workspace.project import STAGES, Project
+from tevad_model.errors import InputError
+
+
+class _Failure(click.ClickException):
+    """A message for the user and exit code 1."""
+
+    def show(self, file: Any = None) -> None:
+        click.secho(f"error: {self.format_message()}", fg="red", err=True, file=file)
+
+
+def _reported(command: Callable[..., None]) -> Callable[..., None]:
+    """Turn what the user can repair into a message instead of a traceback."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except InputError as error:
+            raise _Failure(str(error)) from None
+
+    return wrapped
+
+
+def _project() -> Project:
+    from orchestration.running import use_project
+
+    project = Project.find()
+    use_project(project)
+    return project
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="tevad")
+def main() -> None:
+    """Which frames of a video are abnormal, learned from one label a video."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
+    logging.getLogger("tevad").setLevel(logging.INFO)
+
+
+@main.group()
+def dataset() -> None:
+    """Add datasets, look at their sources again, list them."""
+
+
+@dataset.command("add")
+@click.argument("name")
+@click.option("--from", "source", required=True, help="A folder or s3://bucket/prefix.")
+@click.option("--fps", type=float, help="Frames a second of frame folders.")
+@click.option("--link", is_flag=True, help="Hard-link local videos instead of copying them.")
+@click.option("--preset", help="A name from `presets` in params.yaml.")
+@_reported
+def dataset_add(name: str, source: str, fps: float | None, link: bool, preset: str | None) -> None:
+    """Add a folder or bucket of videos as dataset NAME.
+
+    The source holds videos.csv (video,path,label[,split][,class]) and, where there is ground truth
+    for evaluation, events.csv (video,start_frame,end_frame[,class]); or just sub-folders normal/
+    and abnormal/. A folder of pictures counts as a video; give its --fps.
+    """
+    from assets.workspace.params import DatasetParams
+    from orchestration.datasets import add_dataset, describe
+
+    project = _project()
+    known = project.params.presets
+    if not source.startswith("s3://"):
+        source = str(Path(source).expanduser().absolute())
+    entry = DatasetParams(
+        source=source, fps=fps, link=link, preset=preset or (name if name in known else None)
+    )
+    click.echo(describe(add_dataset(project, name, entry)))
+    click.echo(f"next: tevad run {name}")
+
+
+@dataset.command("refresh")
+@click.argument("name")
+@_reported
+def dataset_refresh(name: str) -> None:
+    """Look at a dataset's source again and say what it holds. `tevad run` does this by itself."""
+    from assets.workspace import listing
+    from orchestration.datasets import describe
+
+    found = _project().dataset(name)
+    listing.refresh(found)
+    click.echo(describe(found))
+
+
+@dataset.command("list")
+@_reported
+def dataset_list() -> None:
+    """The datasets of this project and their sources."""
+    for name, entry in _project().params.datasets.items():
+        click.echo(f"{name}\t{entry.source}")
+
+
+@dataset.command("render")
+@click.option("--train", default=16, show_default=True, help="Videos of the training split.")
+@click.option("--test", default=12, show_default=True, help="Videos of the test split.")
+@click.option("--seed", default=0, show_default=True, help="Another seed, another dataset.")
+@_reported
+def dataset_render(train: int, test: int, seed: int) -> None:
+    """Render a small surveillance dataset for trying things out, and add it as `rendered`."""
+    from orchestration.datasets import describe, render_dataset
+
+    click.echo(describe(render_dataset(_project(), train=train, test=test, seed=seed)))
+
+
+@main.command()
+@click.argument("name", type=click.Choice(STAGES))
+@click.option("--dataset", "dataset_name", required=True, help="A dataset of params.yaml.")
+@_reported
+def stage(name: str, dataset_name: str) -> None:
+    """Run one stage of the chain for a dataset (what dvc.yaml calls)."""
+    from orchestration.running import run_stage
+
+    run_stage(_project().dataset(dataset_name), name)
+
+
+@main.command()
+@click.argument("name")
+@_reported
+def run(name: str) -> None:
+    """Materialize the whole chain for dataset NAME through Dagster."""
+    _run(_project(), name)
+
+
+def _run(project: Project, name: str) -> None:
+    from orchestration.reporting import summary
+    from orchestration.running import run_chain
+
+    started = time.perf_counter()
+    found = project.dataset(name)
+    outcome = run_chain(found)
+    if not outcome.success:
+        lines = "\n".join(f"  - {line}" for line in outcome.failures)
+        raise _Failure(f"run {outcome.run_id} of {name} failed:\n{lines}")
+    click.echo(summary(found, time.perf_counter() - started))
+
+
+@main.command()
+@click.option("--port", default=3000, show_default=True, help="Dagster's port.")
+@click.option("--mlflow-port", default=5000, show_default=True, help="MLflow's port.")
+@_reported
+def up(port: int, mlflow_port: int) -> None:
+    """Start Dagster (UI and daemon) and MLflow on loopback until interrupted."""
+    from orchestration.serving import servers, start, stop
+
+    project = _project()
+    wanted = servers(project, dagster_port=port, mlflow_port=mlflow_port)
+    running = start(project, wanted)
+    for server in wanted:
+        click.echo(f"{server.name}: {server.address}")
+    click.echo("Ctrl-C stops them.")
+    try:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        while all(process.poll() is None for process in running):
+            time.sleep(0.5)
+        raise InputError(f"a server ended; see {project.state / 'logs'}")
+    except KeyboardInterrupt:
+        click.echo("stopping")
+    finally:
+        stop(running)
+
+
+@main.command()
+@_reported
+def sync() -> None:
+    """Tell Dagster what DVC made without it (its sensor does, while `tevad up` runs)."""
+    import dagster as dg
+
+    from orchestration.agreement import report_versions
+    from orchestration.definitions import defs
+
+    project = _project()
+    with dg.DagsterInstance.get() as instance:
+        reported = report_versions(project, defs.resolve_asset_graph(), instance)
+    click.echo("\n".join(reported) or "Dagster knows all of dvc.lock")
+
+
+@main.command()
+@_reported
+def demo() -> None:
+    """Render a dataset, run the whole chain on it, and say where to look next."""
+    from orchestration.datasets import RENDERED, render_dataset
+
+    project = _project()
+    render_dataset(project, train=16, test=12, seed=0)
+    _run(project, RENDERED)

@@ -1,0 +1,147 @@
+"""Running the chain through Dagster, in the instance whose UI shows it: what ``tevad run`` does."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from assets.workspace.project import STAGES, Dataset, Project
+from tevad_model.errors import InputError
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+_INSTANCE_CONFIG = """\
+# Dagster's own settings for this project. State is kept beside this file (SQLite).
+telemetry:
+  enabled: false
+"""
+
+
+@dataclass(frozen=True)
+class RunOutcome:
+    """How a run of the chain ended.
+
+    Attributes:
+        run_id: Dagster's.
+        success: whether every step succeeded and no blocking check failed.
+        failures: a line for each failed step or check.
+    """
+
+    run_id: str
+    success: bool
+    failures: tuple[str, ...]
+
+
+def use_project(project: Project) -> None:
+    """Point Dagster and the libraries below it at the project, for this process and its children.
+
+    What the environment already says is kept.
+    """
+    home = project.state / "dagster"
+    os.environ.setdefault("DAGSTER_HOME", str(home))
+    if os.environ["DAGSTER_HOME"] == str(home) and not (home / "dagster.yaml").is_file():
+        home.mkdir(parents=True, exist_ok=True)
+        (home / "dagster.yaml").write_text(_INSTANCE_CONFIG, encoding="utf-8")
+    os.environ["TEVAD_PROJECT"] = str(project.root)
+    quiet = {
+        "DAGSTER_DISABLE_TELEMETRY": "1",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "DVC_NO_ANALYTICS": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+    }
+    for name, value in quiet.items():
+        os.environ.setdefault(name, value)
+
+
+def everything_job() -> dg.JobDefinition:
+    """The job of the whole chain, by a function that Dagster can call again in another process."""
+    from orchestration.definitions import defs
+
+    return defs.resolve_job_def("everything")
+
+
+def run_chain(dataset: Dataset) -> RunOutcome:
+    """Materialize the whole chain for a dataset.
+
+    Raises:
+        InputError: if the dataset's source was never seen and cannot be reached.
+    """
+    import dagster as dg
+
+    from orchestration.agreement import add_partitions
+
+    with dg.DagsterInstance.get() as instance:
+        add_partitions(dataset.project, instance)
+        result = dg.execute_job(
+            dg.reconstructable(everything_job),
+            instance=instance,
+            tags={"dagster/partition": dataset.name},
+        )
+        failures = (*_failed_steps(result), *_failed_checks(result))
+        return RunOutcome(result.run_id, result.success, failures)
+
+
+def stage_seconds(dataset: Dataset) -> dict[str, float]:
+    """Seconds each stage took in its last run."""
+    seconds = {}
+    for stage in STAGES:
+        path = dataset.reports / f"{stage}.json"
+        if path.is_file():
+            seconds[stage] = float(json.loads(path.read_text(encoding="utf-8"))["seconds"])
+    return seconds
+
+
+def run_stage(dataset: Dataset, stage: str) -> None:
+    """Run one stage's plain function, as the ``cmd`` of ``dvc.yaml`` does.
+
+    Raises:
+        InputError: if there is no such stage, or its inputs cannot be used.
+    """
+    from assets.caption_embeddings import embed_captions
+    from assets.captions import write_captions
+    from assets.evaluation_metrics import evaluate
+    from assets.raw_videos import ingest_raw_videos
+    from assets.snippet_features import extract_snippet_features
+    from assets.tevad_model import train_tevad_model
+    from assets.workspace.tracking import Tracking
+
+    tracking = Tracking.of(dataset.project)
+    functions = {
+        "raw_videos": lambda: ingest_raw_videos(dataset),
+        "snippet_features": lambda: extract_snippet_features(dataset),
+        "captions": lambda: write_captions(dataset),
+        "caption_embeddings": lambda: embed_captions(dataset),
+        "tevad_model": lambda: train_tevad_model(dataset, tracking, {}),
+        "evaluation_metrics": lambda: evaluate(dataset, tracking),
+    }
+    if stage not in functions:
+        raise InputError(f"no stage {stage!r}; there are {', '.join(functions)}")
+    report = functions[stage]()
+    logging.getLogger("tevad").info("%s", report)
+
+
+def _failed_steps(result: dg.JobExecutionResult) -> list[str]:
+    lines = []
+    for event in result.all_events:
+        if event.is_step_failure and event.step_failure_data.error:
+            cause = event.step_failure_data.error
+            while cause.cause is not None:
+                cause = cause.cause
+            lines.append(f"{event.step_key}: {cause.message.strip()}")
+    return lines
+
+
+def _failed_checks(result: dg.JobExecutionResult) -> list[str]:
+    return [
+        f"{e.asset_key.to_user_string()}: check {e.check_name} failed: {e.description or ''}"
+        for e in (
+            event.asset_check_evaluation_data
+            for event in result.all_events
+            if event.event_type_value == "ASSET_CHECK_EVALUATION"
+        )
+        if not e.passed
+    ]

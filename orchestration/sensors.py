@@ -1,0 +1,31 @@
+"""The sensors: what outside changes start or record."""
+
+import dagster as dg
+
+from assets.workspace import versions
+from assets.workspace.project import Project
+from orchestration.agreement import report_versions
+
+
+def dvc_sensor(project: Project, assets: list[dg.AssetsDefinition]) -> dg.SensorDefinition:
+    """A sensor that takes over from ``dvc.lock`` what DVC made without Dagster."""
+    graph = dg.Definitions(assets=assets).resolve_asset_graph()
+
+    @dg.sensor(
+        name="dvc_versions",
+        minimum_interval_seconds=10,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Reports data versions that `dvc repro`, `checkout` or `pull` made.",
+    )
+    def dvc_versions(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+        lock = project.root / versions.LOCK_FILE
+        stamp = str(lock.stat().st_mtime_ns) if lock.is_file() else ""
+        if stamp == (context.cursor or ""):
+            return dg.SkipReason("dvc.lock has not changed")
+        reported = report_versions(project, graph, context.instance)
+        context.update_cursor(stamp)
+        return dg.SkipReason(
+            f"reported {', '.join(reported)}" if reported else "Dagster knows all of dvc.lock"
+        )
+
+    return dvc_versions

@@ -1,0 +1,44 @@
+"""What an encoder was, written beside what it made, so that it can be built again or refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tevad_model.fingerprint import Fingerprint
+from tevad_model.timeline import SNIPPET_FRAMES
+
+
+@dataclass(frozen=True)
+class EncoderCard:
+    """An encoder's backend, its options, and the fingerprint its output has.
+
+    Attributes:
+        backend: name in the registry.
+        options: the backend's options, as in ``params.yaml``.
+        fingerprint: of the encoder together with how its frames were read.
+    """
+
+    backend: str
+    options: Mapping[str, Any]
+    fingerprint: Fingerprint
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {
+            "backend": self.backend,
+            "options": dict(self.options),
+            "fingerprint": self.fingerprint.parts,
+            "digest": self.fingerprint.digest,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> EncoderCard:
+        """From what :meth:`to_json` made."""
+        return cls(data["backend"], data["options"], Fingerprint(data["fingerprint"]))
+
+
+def pixel_fingerprint(encoder: Fingerprint, max_side: int | None) -> Fingerprint:
+    """An encoder's fingerprint with what else its output from a video depends on."""
+    return Fingerprint({**encoder.parts, "max_side": max_side, "snippet_frames": SNIPPET_FRAMES})

@@ -1,0 +1,249 @@
+"""Pixels to blobs: what stands out from the background of one frame and how fast it moves.
+
+Here belong pictures, masks and optical flow. What a blob does over time is followed in
+:mod:`.tracks`; nothing here knows of windows or words. Lengths are pixels of the working picture,
+speeds are such pixels a second.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from tevad_model.encoders.base import Frame
+
+Grey = npt.NDArray[np.uint8]
+"""One grey working picture, shape (height, width)."""
+
+Flow = npt.NDArray[np.float32]
+"""Displacement of every pixel from one picture to the next, shape (height, width, 2), x before y."""
+
+Mask = npt.NDArray[np.uint8]
+"""1 where a pixel belongs, else 0, shape (height, width)."""
+
+Rows = npt.NDArray[np.float32]
+"""One value for each picture row, shape (height,)."""
+
+IntArray = npt.NDArray[np.intp]
+
+_SMALLEST_SIDE = 16
+"""Optical flow needs about 12 pixels; smaller pictures are padded."""
+
+_BACKGROUND_SAMPLES = 15
+"""An odd number of pictures, so that their median is one of them."""
+
+_NOISE_GAIN = 1.4826
+"""Standard deviation over median absolute deviation, for Gaussian noise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fast:
+    """What makes a fast object in each picture row.
+
+    Attributes:
+        speed: pixels a second from which a pixel is fast, shape (height,).
+        height: the least height of an object whose foot is there, shape (height,).
+    """
+
+    speed: Rows
+    height: Rows
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """One connected foreground region of one frame.
+
+    Attributes:
+        x: horizontal centre.
+        foot: lowest row, where an upright object meets the ground.
+        width: of the bounding box.
+        height: of the bounding box.
+        vx: median speed of its pixels to the right.
+        vy: median speed of its pixels downwards.
+    """
+
+    x: float
+    foot: float
+    width: float
+    height: float
+    vx: float
+    vy: float
+
+
+def working_picture(frame: Frame, longest_side: int) -> Grey:
+    """Grey picture of a frame, scaled down to ``longest_side`` where it is larger."""
+    grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
+    height, width = grey.shape
+    scale = longest_side / max(height, width)
+    if scale < 1:
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
+    bottom, right = (max(0, _SMALLEST_SIDE - side) for side in grey.shape)
+    if bottom or right:
+        grey = cv2.copyMakeBorder(grey, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
+    return np.asarray(grey, dtype=np.uint8)
+
+
+def median_picture(pictures: Sequence[Grey]) -> Grey:
+    """Median of each pixel over the pictures (the lower one of an even number).
+
+    An odd-even transposition sort of whole pictures: its minima and maxima run at the speed of
+    memory, ten times faster than ``np.median`` along an axis.
+    """
+    layers = list(pictures)
+    for step in range(len(layers)):
+        for i in range(step % 2, len(layers) - 1, 2):
+            low, high = layers[i], layers[i + 1]
+            layers[i], layers[i + 1] = np.minimum(low, high), np.maximum(low, high)
+    return layers[(len(layers) - 1) // 2]
+
+
+class Background:
+    """The still scene: the median of pictures spread over the recent past."""
+
+    def __init__(self) -> None:
+        self._samples: deque[Grey] = deque(maxlen=_BACKGROUND_SAMPLES)
+        self._picture: Grey | None = None
+
+    def learn(self, pictures: Sequence[Grey]) -> None:
+        """Take in pictures; the oldest are forgotten."""
+        self._samples.extend(pictures)
+        self._picture = median_picture(self._samples)
+
+    def forget(self) -> None:
+        """Drop what was learned, after the view changed."""
+        self._samples.clear()
+
+    def foreground(self, grey: Grey, contrast: int) -> Mask:
+        """Mask of what differs from the scene by ``contrast`` and by four deviations of the noise.
+
+        A change of brightness over the whole picture is taken out first, so that a camera's
+        exposure control makes no object.
+        """
+        if self._picture is None:
+            raise RuntimeError("a background is learned before it is used")
+        scene = self._picture
+        shift = int(np.median(grey[::4, ::4].astype(np.int16) - scene[::4, ::4]))
+        if shift:
+            scene = np.clip(scene.astype(np.int16) + shift, 0, 255).astype(np.uint8)
+        difference = cv2.GaussianBlur(cv2.absdiff(grey, scene), (3, 3), 0)
+        noise = _NOISE_GAIN * float(np.median(difference[::4, ::4]))
+        _, mask = cv2.threshold(difference, max(contrast, 4 * noise), 1, cv2.THRESH_BINARY)
+        # Legs and heads part from bodies that look like the ground: join upwards, then drop specks.
+        mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((5, 3), np.uint8))
+        return np.asarray(cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((2, 2), np.uint8)))
+
+
+class OpticalFlow:
+    """Dense inverse search (Kroeger et al., ECCV 2016) at its fastest setting.
+
+    Its result does not depend on the number of threads.
+    """
+
+    def __init__(self) -> None:
+        self._dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
+
+    def __call__(self, before: Grey, after: Grey) -> Flow:
+        """Displacements from one picture to the next."""
+        return np.asarray(self._dis.calc(before, after, None), dtype=np.float32)
+
+
+def regions(
+    mask: Mask, flow: Flow, smallest_area: float
+) -> list[tuple[Blob, tuple[IntArray, IntArray]]]:
+    """The connected regions of a mask that have at least ``smallest_area`` pixels.
+
+    Args:
+        mask: what belongs to blobs, shape (height, width).
+        flow: speeds, shape (height, width, 2).
+        smallest_area: smaller regions are noise.
+
+    Returns:
+        Each region's blob and the rows and columns of its pixels.
+    """
+    count, labels, boxes, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    found = []
+    for label in np.flatnonzero(boxes[1:count, cv2.CC_STAT_AREA] >= smallest_area) + 1:
+        x, y, width, height = (int(value) for value in boxes[label, :4])
+        rows, columns = np.nonzero(labels[y : y + height, x : x + width] == label)
+        pixels = (rows + y, columns + x)
+        vx, vy = np.median(flow[pixels], axis=0)
+        blob = Blob(x + width / 2, y + height, width, height, float(vx), float(vy))
+        found.append((blob, pixels))
+    return found
+
+
+class Meter:
+    """Measures the pictures of one video, one after another."""
+
+    def __init__(
+        self,
+        first: Sequence[Grey],
+        per_second: float,
+        *,
+        contrast: int,
+        smallest_object: float,
+        changed_view: float,
+    ) -> None:
+        """Prepare to measure.
+
+        Args:
+            first: the video's first pictures; their median is the first background.
+            per_second: pictures a second.
+            contrast: grey levels by which an object differs from the scene.
+            smallest_object: share of the picture; less is noise.
+            changed_view: share of the picture; more that differs at once is no object.
+        """
+        self._per_second = per_second
+        self._contrast = contrast
+        self._smallest_area = smallest_object * first[0].size
+        self._largest_area = changed_view * first[0].size
+        self._flow = OpticalFlow()
+        self._background = Background()
+        self._background.learn(first[:: -(-len(first) // _BACKGROUND_SAMPLES)])
+        self._previous = first[0]
+
+    def measure(self, grey: Grey, fast: Fast | None) -> list[Blob] | None:
+        """The blobs of the next picture; None if the view changed and is learned anew.
+
+        Args:
+            grey: the picture, shape (height, width).
+            fast: what a fast object is here, so that a cyclist is told from the walkers he rides
+                through; None while that is not known.
+        """
+        mask = self._background.foreground(grey, self._contrast)
+        previous, self._previous = self._previous, grey
+        area = cv2.countNonZero(mask)
+        if area > self._largest_area:
+            self._background.forget()
+            self._background.learn([grey])
+            return None
+        if area < self._smallest_area:
+            return []
+        flow = self._flow(previous, grey) * np.float32(self._per_second)
+        racers = [] if fast is None else self._cut_out(mask, flow, fast)
+        return racers + [blob for blob, _ in regions(mask, flow, self._smallest_area)]
+
+    def _cut_out(self, mask: Mask, flow: Flow, fast: Fast) -> list[Blob]:
+        """Take the fast objects out of a mask and return them.
+
+        Only what is as high as most of a body counts: a walker's swinging leg is fast, too.
+        """
+        speed = cv2.magnitude(flow[..., 0], flow[..., 1])
+        racing = mask & (speed > fast.speed[:, None])
+        racing = cv2.morphologyEx(racing, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+        racers = []
+        for blob, pixels in regions(racing, flow, self._smallest_area):
+            if blob.height >= fast.height[int(blob.foot) - 1]:
+                racers.append(blob)
+                mask[pixels] = 0
+        return racers
+
+    def learn(self, pictures: Sequence[Grey]) -> None:
+        """Let the background follow slow changes of the scene."""
+        self._background.learn(pictures)

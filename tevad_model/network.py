@@ -1,0 +1,356 @@
+"""The TEVAD network: features of a batch of videos in, snippet scores and magnitudes out.
+
+Only layers and their arithmetic. Losses, sampling, files and the choice of a checkpoint live in
+:mod:`tevad_model.losses`, :mod:`~tevad_model.bags`, :mod:`~tevad_model.artifact` and
+:mod:`~tevad_model.training`.
+
+Sources: Chen et al., "TEVAD: Improved video anomaly detection with captions", CVPRW 2023; Tian et
+al., "Weakly-supervised Video Anomaly Detection with Robust Temporal Feature Magnitude Learning"
+(RTFM), ICCV 2021.
+
+Axes are always in the order batch B, crops C, time T, features D. Features come last, so that a
+convolution over time is one matrix product and no tensor is ever transposed in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the name everyone knows
+from torch import Tensor, nn
+
+from tevad_model.config import TrainingParams
+from tevad_model.errors import InputError
+
+DILATIONS = (1, 2, 4)
+"""Dilations of the multi-scale temporal network's convolutions (RTFM section 3.2)."""
+
+_TAPS = 3
+_HEAD = (512, 128)
+_SMALLEST_VARIANCE = 1e-10
+
+
+@dataclass(frozen=True)
+class Output:
+    """What the network makes of a batch.
+
+    Attributes:
+        scores: (B, T) snippet scores in [0, 1], the mean over crops.
+        magnitudes: (B, T) L2 norms of the fused features, the mean over crops.
+        features: (B, C, T, F) fused features.
+    """
+
+    scores: Tensor
+    magnitudes: Tensor
+    features: Tensor
+
+
+class TemporalConvolution(nn.Module):
+    """A kernel-3 convolution over time with zero padding: (N, T, in) to (N, T, out).
+
+    The same function as ``nn.Conv1d(in, out, 3, dilation=d, padding=d)``, laid out with features
+    last: one matrix product for the three taps, whose results are shifted by the dilation and
+    added.
+
+    Attributes:
+        weight: (3, out, in), the tap of the past first.
+    """
+
+    def __init__(self, inputs: int, outputs: int, dilation: int = 1, *, bias: bool = True) -> None:
+        super().__init__()
+        self.dilation = dilation
+        self.weight = nn.Parameter(torch.empty(_TAPS, outputs, inputs))
+        self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
+        bound = (6 / (_TAPS * (inputs + outputs))) ** 0.5
+        nn.init.uniform_(self.weight, -bound, bound)  # Xavier's, with a kernel's fan-in and -out
+
+    def forward(self, x: Tensor) -> Tensor:
+        taps = F.linear(x, self.weight.flatten(0, 1)).unflatten(-1, (_TAPS, -1))
+        past, present, future = taps.unbind(-2)
+        shift = min(self.dilation, x.shape[1])
+        y = present if self.bias is None else present + self.bias
+        y = y + F.pad(past[:, : x.shape[1] - shift], (0, 0, shift, 0))
+        return y + F.pad(future[:, shift:], (0, 0, 0, shift))
+
+
+class FeatureNorm(nn.BatchNorm1d):
+    """Batch normalisation of each feature over batch and time: (N, T, D) to (N, T, D)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
+
+class NonLocalBlock(nn.Module):
+    """Self-attention over time in the dot-product form, with a skip connection (RTFM section 3.2).
+
+    ``z = x + BN(W(θ(x) φ(x)ᵀ g(x) / T))``, without softmax. The block starts as the identity:
+    its batch norm's scale is 0 at first (Wang et al., "Non-local Neural Networks", section 4.1).
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        inner = max(1, dim // 2)
+        self.theta = _linear(dim, inner)
+        self.phi = _linear(dim, inner)
+        self.g = _linear(dim, inner)
+        self.out = _linear(inner, dim)
+        self.norm = FeatureNorm(dim)
+        nn.init.zeros_(self.norm.weight)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Attend over the real snippets: x (N, T, D), mask (N, T, 1) or None for all."""
+        theta, phi, g = self.theta(x), self.phi(x), self.g(x)
+        length: Tensor | int = x.shape[1]
+        if mask is not None:
+            phi = phi * mask
+            length = mask.sum(dim=1, keepdim=True)
+        # Without softmax the product is associative: long videos need no T × T matrix.
+        if x.shape[1] > phi.shape[-1]:
+            attended = theta @ (phi.transpose(1, 2) @ g / length)
+        else:
+            attended = (theta @ phi.transpose(1, 2) / length) @ g
+        z: Tensor = x + self.norm(self.out(attended))
+        return z
+
+
+class TemporalNetwork(nn.Module):
+    """The multi-scale temporal network: (N, T, D) to (N, T, D) (RTFM section 3.2, figure 3).
+
+    Three dilated convolutions see neighbours near and far, the non-local block sees the whole
+    video; a convolution joins them, and the input is added.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        quarter = max(1, dim // 4)
+        self.scales = nn.ModuleList(TemporalConvolution(dim, quarter, d) for d in DILATIONS)
+        self.scale_norms = nn.ModuleList(FeatureNorm(quarter) for _ in DILATIONS)
+        self.reduce = _linear(dim, quarter, bias=False)
+        self.attention = NonLocalBlock(quarter)
+        self.join = TemporalConvolution(quarter * (len(DILATIONS) + 1), dim, bias=False)
+        self.join_norm = FeatureNorm(dim)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Masked snippets must be zero in ``x``; they are zero in what the convolutions read."""
+        parts = [
+            norm(F.relu(scale(x)))
+            for scale, norm in zip(self.scales, self.scale_norms, strict=True)
+        ]
+        parts.append(self.attention(F.relu(self.reduce(x)), mask))
+        joined = torch.cat(parts, dim=-1)
+        if mask is not None:
+            joined = joined * mask
+        z: Tensor = x + self.join_norm(F.relu(self.join(joined)))
+        return z
+
+
+class FeatureInput(nn.Module):
+    """How a modality's features enter: as they are, standardised, or projected.
+
+    Fitted on training bags and fixed from then on: ``((x - mean) · scale) basis``.
+
+    Attributes:
+        mean: (D,) mean of the training features. Kept in every case: it stands in for features
+            that are left out of a score.
+        scale: (D,) inverse deviations where standardised, else ones.
+        basis: (D, P) orthonormal principal directions where projected.
+    """
+
+    mean: Tensor
+    scale: Tensor
+    basis: Tensor | None
+
+    def __init__(self, dim: int, *, standardize: bool = False, projection: int | None = None):
+        super().__init__()
+        self.standardize = standardize
+        self.dim_out = dim if projection is None else min(projection, dim)
+        self.register_buffer("mean", torch.zeros(dim))
+        self.register_buffer("scale", torch.ones(dim))
+        self.register_buffer(
+            "basis", None if projection is None else torch.eye(dim)[:, : self.dim_out].clone()
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.standardize:
+            x = (x - self.mean) * self.scale
+        elif self.basis is not None:
+            x = x - self.mean
+        return x if self.basis is None else x @ self.basis
+
+    @torch.no_grad()
+    def fit(self, rows: Iterable[Tensor]) -> None:
+        """Take mean, deviations and principal directions from samples, in one pass.
+
+        Args:
+            rows: batches of samples, each (samples, D).
+        """
+        dim = len(self.mean)
+        count, total = 0, torch.zeros(dim, dtype=torch.float64)
+        products = torch.zeros((dim, dim) if self.basis is not None else dim, dtype=torch.float64)
+        for batch in rows:
+            x = batch.double()
+            count += len(x)
+            total += x.sum(dim=0)
+            products += x.square().sum(dim=0) if self.basis is None else x.T @ x
+        mean = total / count
+        self.mean.copy_(mean)
+        if self.basis is None:
+            variance = products / count - mean.square()
+        else:
+            covariance = products / count - torch.outer(mean, mean)
+            variance = covariance.diagonal()
+        if self.standardize:
+            # A feature that never varies in training says nothing: leave it as it is.
+            varies = variance > _SMALLEST_VARIANCE
+            self.scale.copy_(torch.where(varies, variance.clamp(min=0).rsqrt(), 1))
+        if self.basis is not None:
+            scale = self.scale.double()
+            _, directions = torch.linalg.eigh(covariance * torch.outer(scale, scale))
+            largest_first = directions.flip(1)[:, : self.dim_out]
+            self.basis.copy_(_with_fixed_signs(largest_first))
+
+
+def _with_fixed_signs(directions: Tensor) -> Tensor:
+    """Flip columns so that each one's largest entry is positive; eigenvectors leave it open."""
+    largest = directions.gather(0, directions.abs().argmax(dim=0, keepdim=True))
+    return directions * torch.where(largest < 0, -1.0, 1.0)
+
+
+class TevadNetwork(nn.Module):
+    """TEVAD: temporal networks for each modality, fusion, and the snippet classifier.
+
+    Args:
+        params: modality, fusion and the other settings of the architecture.
+        visual_dim: features of a crop; None if and only if the modality is text.
+        text_dim: length of a text embedding; None if and only if the modality is visual.
+
+    Raises:
+        InputError: if a dimension is missing for the modality.
+    """
+
+    def __init__(
+        self, params: TrainingParams, visual_dim: int | None, text_dim: int | None
+    ) -> None:
+        super().__init__()
+        self.visual_dim = visual_dim if params.modality != "text" else None
+        self.text_dim = text_dim if params.modality != "visual" else None
+        self.fusion = params.fusion
+        self.dropout = nn.Dropout(params.dropout)
+        if (self.visual_dim is None) != (params.modality == "text") or (self.text_dim is None) != (
+            params.modality == "visual"
+        ):
+            raise InputError(
+                f"modality {params.modality!r} does not fit visual_dim={visual_dim} and "
+                f"text_dim={text_dim}: give the features it reads, or change modality"
+            )
+        fused = 0
+        self.project: nn.Linear | None = None
+        if self.visual_dim is not None:
+            self.visual_input = FeatureInput(
+                self.visual_dim,
+                standardize=params.standardize,
+                projection=params.visual_projection,
+            )
+            fused = self.visual_input.dim_out
+            self.visual_temporal = TemporalNetwork(fused)
+            if self.text_dim is not None and self.fusion != "concat":
+                self.project = _linear(fused, self.text_dim)
+                fused = 0
+        if self.text_dim is not None:
+            self.text_input = FeatureInput(self.text_dim, standardize=params.standardize)
+            self.text_temporal = TemporalNetwork(self.text_dim) if params.text_temporal else None
+            fused += self.text_dim
+        self.fused_dim = fused
+        self.head = nn.ModuleList(
+            _linear(a, b) for a, b in zip((fused, *_HEAD), (*_HEAD, 1), strict=True)
+        )
+
+    def forward(
+        self, visual: Tensor | None, text: Tensor | None, mask: Tensor | None = None
+    ) -> Output:
+        """Score a batch.
+
+        Args:
+            visual: (B, C, T, visual_dim), or None if the modality is text.
+            text: (B, T, text_dim), one for all crops, or None if the modality is visual.
+            mask: (B, T), true where a snippet is real; None if all are. For scoring: padded
+                snippets would count in the batch norms' statistics of a training step.
+        """
+        features = self.fuse(self._visual_branch(visual, mask), self._text_branch(text, mask))
+        scores = self.classify(features).squeeze(-1).mean(dim=1)
+        return Output(scores, features.norm(dim=-1).mean(dim=1), features)
+
+    def _visual_branch(self, visual: Tensor | None, mask: Tensor | None) -> Tensor | None:
+        if self.visual_dim is None or visual is None:
+            return None
+        batch, crops = visual.shape[:2]
+        crop_mask = None
+        if mask is not None:
+            crop_mask = mask.repeat_interleave(crops, dim=0).unsqueeze(-1).to(visual.dtype)
+        x = _masked(self.visual_input(visual.flatten(0, 1)), crop_mask)
+        y: Tensor = self.visual_temporal(x, crop_mask)
+        return y.unflatten(0, (batch, crops))
+
+    def _text_branch(self, text: Tensor | None, mask: Tensor | None) -> Tensor | None:
+        if self.text_dim is None or text is None:
+            return None
+        text_mask = None if mask is None else mask.unsqueeze(-1).to(text.dtype)
+        x = _masked(self.text_input(text), text_mask)
+        if self.text_temporal is not None:
+            x = self.text_temporal(x, text_mask)
+        return x.unsqueeze(1)
+
+    def fuse(self, visual: Tensor | None, text: Tensor | None) -> Tensor:
+        """Join visual (B, C, T, D) and text (B, 1, T, E) to (B, C, T, F) (TEVAD section 3.3)."""
+        if visual is None:
+            assert text is not None
+            dropped: Tensor = self.dropout(text)
+            return dropped
+        visual = self.dropout(visual)
+        if text is None:
+            return visual
+        text = self.dropout(text.expand(-1, visual.shape[1], -1, -1))
+        if self.project is None:
+            return torch.cat([visual, text], dim=-1)
+        visual = self.project(visual)
+        return visual + text if self.fusion == "add" else visual * text
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Score of each crop of each snippet: (B, C, T, F) to (B, C, T, 1) in [0, 1]."""
+        first, second, last = self.head
+        x = self.dropout(F.relu(first(features)))
+        x = self.dropout(F.relu(second(x)))
+        return torch.sigmoid(last(x))
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device that ``auto``, ``cpu``, ``cuda`` or ``mps`` stands for here.
+
+    Raises:
+        InputError: if the named device is not there.
+    """
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": _mps_is_available()}
+    if name == "auto":
+        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if present[kind]))
+    if not present.get(name, False):
+        raise InputError(f"device: {name!r} is not available here; use 'auto' or 'cpu'")
+    return torch.device(name)
+
+
+def _mps_is_available() -> bool:
+    return torch.backends.mps.is_available()
+
+
+def _linear(inputs: int, outputs: int, *, bias: bool = True) -> nn.Linear:
+    """A linear layer with Xavier's uniform weights and zero bias, as in the published runs."""
+    layer = nn.Linear(inputs, outputs, bias=bias)
+    nn.init.xavier_uniform_(layer.weight)
+    if bias:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+def _masked(x: Tensor, mask: Tensor | None) -> Tensor:
+    return x if mask is None else x * mask
