@@ -19,7 +19,6 @@ from assets.workspace.project import Dataset
 from assets.workspace.stage import ARRAY, Item, StageReport, read_encoder_card, run_per_video
 from tevad_model.encoders.card import EncoderCard
 from tevad_model.fingerprint import sha256_file
-from tevad_model.timeline import SNIPPET_FRAMES
 
 STAGE = "caption_embeddings"
 CODE_VERSION = "1"
@@ -63,7 +62,7 @@ def embed_captions(dataset: Dataset) -> StageReport:
 
 def _item(dataset: Dataset, row: StageRow) -> Item:
     source = sha256_file(caption_path(dataset, row.video))
-    return Item(row.video, source, row.snippets, row.snippets * SNIPPET_FRAMES)
+    return Item(row.video, source, row.snippets)
 
 
 def read_caption_embeddings(dataset: Dataset) -> Manifest[StageRow]:

@@ -15,6 +15,7 @@ from assets.raw_videos import read_raw_videos, video_path
 from assets.snippet_features import items_of
 from assets.workspace import files
 from assets.workspace.face import RESOURCE, committed, dataset_of
+from assets.workspace.manifest import FILE_NAME as MANIFEST
 from assets.workspace.manifest import Manifest, StageRow, read_manifest
 from assets.workspace.project import Dataset
 from assets.workspace.stage import LINES, Item, StageReport, read_encoder_card, run_per_video
@@ -73,6 +74,11 @@ def write_captions(dataset: Dataset) -> StageReport:
 def read_caption_manifest(dataset: Dataset) -> Manifest[StageRow]:
     """The manifest of this stage."""
     return read_manifest(dataset.stage(STAGE), StageRow)
+
+
+def has_captions(dataset: Dataset) -> bool:
+    """Whether the stage has run."""
+    return (dataset.stage(STAGE) / MANIFEST).is_file()
 
 
 def caption_path(dataset: Dataset, video: str) -> Path:

@@ -300,7 +300,7 @@ def _validation_loss(dataset: Dataset, seed: int) -> float:
 
 def training_summary(dataset: Dataset) -> dict[str, float]:
     """Mean and deviation over the seeds of what validation said of the picked models."""
-    histories = [read_history(dataset, seed) for seed in _seeds(dataset)]
+    histories = [read_history(dataset, seed) for seed in trained_seeds(dataset)]
     summary: dict[str, float] = {}
     for name in sorted({name for history in histories for name in history["metrics"]}):
         values = [h["metrics"][name] for h in histories if name in h["metrics"]]
@@ -309,7 +309,8 @@ def training_summary(dataset: Dataset) -> dict[str, float]:
     return summary
 
 
-def _seeds(dataset: Dataset) -> list[int]:
+def trained_seeds(dataset: Dataset) -> list[int]:
+    """The seeds there is a model of."""
     return list(files.read_json(dataset.stage(STAGE) / TRAINING)["seeds"])
 
 
@@ -350,7 +351,7 @@ class _CheckpointScores:
     def __init__(self, inputs: Inputs, work: Path) -> None:
         self._inputs = inputs
         self._work = work / hashlib.sha256(inputs.key.encode()).hexdigest()[:16]
-        self._features: list[tuple[str, "VideoFeatures"]] | None = None
+        self._features: list[tuple[str, VideoFeatures]] | None = None
 
     def keep(self, model: Any) -> None:
         """Score the test split with the model as it is now."""
@@ -399,7 +400,7 @@ def tevad_model(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
         dataset,
         report,
         {
-            "seeds": str(_seeds(dataset)),
+            "seeds": str(trained_seeds(dataset)),
             "served seed": served_seed(dataset),
             **({"MLflow run": run.run_id} if run else {}),
             **summary,

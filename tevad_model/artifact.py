@@ -7,7 +7,6 @@ scoring. The same model always gives the same bytes, and nothing is pickled.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -87,13 +86,15 @@ class Model:
 def save(model: Model, folder: Path) -> None:
     """Write the model's two files into a folder, each whole or not at all; the card comes last."""
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {name: tensor.cpu().contiguous() for name, tensor in model.network.state_dict().items()}
+    weights = {
+        name: tensor.cpu().contiguous() for name, tensor in model.network.state_dict().items()
+    }
     partial = folder / f"{WEIGHTS_FILE}.partial"
     save_file(weights, partial)
-    os.replace(partial, folder / WEIGHTS_FILE)
+    partial.replace(folder / WEIGHTS_FILE)
     partial = folder / f"{CARD_FILE}.partial"
     partial.write_text(json.dumps(_card(model), indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    os.replace(partial, folder / CARD_FILE)
+    partial.replace(folder / CARD_FILE)
 
 
 def load(folder: Path, device: torch.device | str = "cpu") -> Model:
@@ -117,9 +118,7 @@ def load(folder: Path, device: torch.device | str = "cpu") -> Model:
             threshold=card["threshold"],
             validated=card["validated"],
             metrics=card["metrics"],
-            fingerprints={
-                kind: Fingerprint(parts) for kind, parts in card["fingerprints"].items()
-            },
+            fingerprints={kind: Fingerprint(parts) for kind, parts in card["fingerprints"].items()},
         )
     except (KeyError, ValidationError) as error:
         raise InputError(f"{folder / CARD_FILE}: {error}; save the model anew") from error
@@ -168,7 +167,9 @@ def check_fits(
         for kind, own_print in sorted(model.fingerprints.items()):
             other = fingerprints.get(kind)
             if other is None:
-                differences.append(f"{kind} encoder: the model was trained with {own_print}, none given")
+                differences.append(
+                    f"{kind} encoder: the model was trained with {own_print}, none given"
+                )
             else:
                 differences += [f"{kind} encoder, {line}" for line in own_print.differences(other)]
     if differences:

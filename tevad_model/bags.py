@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -54,7 +53,9 @@ class VideoFeatures:
         for name, axes in _parts(modality):
             array = getattr(self, name)
             if array is None:
-                raise VideoError(f"{video}: has no {name} features, which modality {modality!r} reads")
+                raise VideoError(
+                    f"{video}: has no {name} features, which modality {modality!r} reads"
+                )
             if array.ndim != axes or 0 in array.shape:
                 raise VideoError(
                     f"{video}: {name} features have shape {array.shape}; expected {axes} axes, "
@@ -66,13 +67,29 @@ class VideoFeatures:
                     f"{video}: {name} features hold NaN or infinity in {len(bad)} snippets, "
                     f"the first {bad[0]}; extract them anew"
                 )
-        if modality == "both":
-            assert self.visual is not None and self.text is not None  # noqa: PT018 - checked above
-            if len(self.visual) != len(self.text):
-                raise VideoError(
-                    f"{video}: {len(self.visual)} snippets of visual features but "
-                    f"{len(self.text)} of text"
-                )
+        lengths = {name: len(getattr(self, name)) for name, _ in _parts(modality)}
+        if len(set(lengths.values())) > 1:
+            raise VideoError(
+                f"{video}: {lengths['visual']} snippets of visual features but "
+                f"{lengths['text']} of text; extract both from the same video"
+            )
+
+    @property
+    def snippets(self) -> int:
+        """Length of the features that are there.
+
+        Raises:
+            ValueError: if there are none.
+        """
+        array = self.text if self.visual is None else self.visual
+        if array is None:
+            raise ValueError("neither visual nor text features")
+        return len(array)
+
+    @property
+    def crops(self) -> int:
+        """Crops of a snippet; 1 for text alone."""
+        return 1 if self.visual is None else self.visual.shape[1]
 
 
 @dataclass(frozen=True)
@@ -180,7 +197,8 @@ def cut(features: FloatFeatures, segments: int) -> npt.NDArray[np.float32]:
     # reduceat gives the snippet itself where a segment would be empty, as segment_bounds does.
     sums = np.add.reduceat(features, start, axis=0, dtype=np.float32)
     counts = (end - start).astype(np.float32)
-    return sums / counts.reshape(-1, *[1] * (features.ndim - 1))
+    means: npt.NDArray[np.float32] = sums / counts.reshape(-1, *[1] * (features.ndim - 1))
+    return means
 
 
 def batch_indices(
@@ -213,9 +231,7 @@ def hold_out(labels: BoolArray, sources: Sequence[str], share: float, seed: int)
     return np.flatnonzero(np.isin(sources, list(held_out)))
 
 
-def split_folds(
-    labels: BoolArray, sources: Sequence[str], folds: int, seed: int
-) -> list[IntArray]:
+def split_folds(labels: BoolArray, sources: Sequence[str], folds: int, seed: int) -> list[IntArray]:
     """Indices of each fold: sources dealt out in turn, class by class, shuffled by the seed."""
     dealt = [source for of_class in _shuffled_sources(labels, sources, seed) for source in of_class]
     return [np.flatnonzero(np.isin(sources, dealt[fold::folds])) for fold in range(folds)]
@@ -287,7 +303,7 @@ def _write_bags(
     index = {"format": BAGS_FORMAT, "videos": [example.video for example in examples]}
     partial = folder / "bags.json.partial"
     partial.write_text(json.dumps(index), encoding="utf-8")
-    os.replace(partial, folder / "bags.json")
+    partial.replace(folder / "bags.json")
 
 
 def _bag(array: FloatFeatures, segments: int) -> npt.NDArray[np.float32]:

@@ -11,14 +11,14 @@ import io
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from tevad_model import timeline
 from tevad_model.encoders.base import Frame
-from tevad_model.timeline import FloatArray, IntArray
+from tevad_model.timeline import FloatArray
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,7 +29,7 @@ MUTED = "#767676"
 FAINT = "#e4e4e4"
 NORMAL = "#0072B2"
 ABNORMAL = "#D55E00"
-SERIES = (NORMAL, "#E69F00", "#009E73", "#CC79A7", "#56B4E9", ABNORMAL, "#000000")
+SERIES = (NORMAL, "#E69F00", "#009E73", "#CC79A7", "#56B4E9", ABNORMAL, "#999999")
 
 _DPI = 120
 _SMALL, _TEXT, _TITLE = 8.0, 9.0, 10.5
@@ -171,7 +171,7 @@ def feature_pca(features: npt.ArrayLike, groups: Sequence[str], *, title: str = 
     for name, colour in _group_colours(names).items():
         mine = placed[names == name]
         axes.scatter(mine[:, 0], mine[:, 1], s=9, c=colour, alpha=0.5, linewidths=0, label=name)
-    _legend(axes, loc="best")
+    _legend(axes)
     return _png(figure)
 
 
@@ -203,7 +203,7 @@ def training_curves(
     figure = _figure(width=2.9 * columns + 0.6, height=2.2 * lines + 0.6, title=title)
     grid = figure.subplots(lines, columns, squeeze=False).ravel()
     for axes, (part, name) in zip(grid, panels, strict=False):
-        _axes(axes, x="step", title=name.replace("_", " "))
+        _axes(axes, x="step", title=_spoken(name))
         for (seed, history), colour in zip(histories.items(), _cycle(len(histories)), strict=True):
             values = {row["step"]: row[part][name] for row in history if name in row[part]}
             axes.plot(
@@ -214,7 +214,7 @@ def training_curves(
                 axes.plot([step], [values[step]], "o", color=colour, markersize=6)
     for axes in grid[len(panels) :]:
         axes.set_axis_off()
-    _legend(grid[0], loc="best")
+    _legend(grid[0])
     return _png(figure)
 
 
@@ -244,7 +244,7 @@ def precision_recall(curves: Sequence[Curve], *, prevalence: float, title: str =
     figure, axes = _unit_square(curves, "recall", "precision", title)
     axes.axhline(prevalence, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label="chance")
     _draw_curves(axes, curves, "AP")
-    _legend(axes, loc="best")
+    _legend(axes)
     return _png(figure)
 
 
@@ -261,6 +261,8 @@ def reliability(
     Raises:
         ValueError: if no bin holds anything.
     """
+    from matplotlib.ticker import NullFormatter
+
     x, y, n = (np.asarray(values, dtype=np.float64) for values in (predicted, observed, counts))
     filled = n > 0
     _require(x[filled], "filled bin")
@@ -269,7 +271,8 @@ def reliability(
     _axes(top, y="share abnormal").set(ylim=(-0.02, 1.02))
     _axes(bottom, x="score", y="count").set(xlim=(-0.02, 1.02), yscale="log")
     top.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label="calibrated")
-    top.plot(x[filled], y[filled], "o-", color=NORMAL, linewidth=1.3, markersize=5, label="model")
+    top.plot(x[filled], y[filled], "o-", color=NORMAL, linewidth=1.3, markersize=4, label="model")
+    bottom.yaxis.set_minor_formatter(NullFormatter())
     bottom.bar(x[filled], n[filled], width=0.5 / len(x), color=NORMAL, alpha=0.6)
     _legend(top, loc="upper left")
     return _png(figure)
@@ -382,21 +385,27 @@ def _axes(axes: Axes, *, x: str = "", y: str = "", title: str = "") -> Axes:
     return axes
 
 
-def _legend(axes: Axes, loc: str) -> None:
-    axes.legend(loc=loc, fontsize=_SMALL, frameon=False, labelcolor=INK)
+def _legend(axes: Axes, loc: Literal["best", "upper left", "lower right"] = "best") -> None:
+    axes.legend(loc=loc, fontsize=_SMALL, frameon=False, labelcolor=INK, markerscale=1.5)
 
 
 def _cycle(count: int) -> list[str]:
     return [SERIES[index % len(SERIES)] for index in range(count)]
 
 
+def _spoken(name: str) -> str:
+    return name.replace("_", " ").replace(" auc", " AUC")
+
+
 def _group_colours(names: Iterable[str]) -> dict[str, str]:
     """A colour by group; the two labels keep theirs whatever else there is."""
+    present = set(names)
     fixed = {"normal": NORMAL, "abnormal": ABNORMAL}
-    others = sorted(set(names) - fixed.keys())
-    free = [colour for colour in SERIES if colour not in fixed.values()]
-    colours = {name: free[index % len(free)] for index, name in enumerate(others)}
-    return {name: colour for name, colour in fixed.items() if name in set(names)} | colours
+    free = [colour for colour in reversed(SERIES) if colour not in fixed.values()]
+    colours = {name: colour for name, colour in fixed.items() if name in present}
+    for index, name in enumerate(sorted(present - fixed.keys())):
+        colours[name] = free[index % len(free)]
+    return colours
 
 
 def _unit_square(curves: Sequence[Curve], x: str, y: str, title: str) -> tuple[Figure, Axes]:
@@ -428,16 +437,19 @@ def _draw_thumbnail(axes: Axes, thumbnail: Thumbnail, *, wrap: int) -> None:
 
 
 def _draw_scores(axes: Axes, video: ScoredVideo, threshold: float | None) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     _axes(axes)
     edges = video.edges
     for start, end in video.events:
         begin, stop = timeline.seconds(start, video.fps), timeline.seconds(end, video.fps)
         axes.axvspan(begin, stop, color=ABNORMAL, alpha=0.2, linewidth=0)
-    axes.stairs(video.scores, edges, fill=True, color=NORMAL, alpha=0.2)
-    axes.stairs(video.scores, edges, baseline=None, color=NORMAL, linewidth=1.4)
+    axes.stairs(video.scores, edges, baseline=None, color=NORMAL, linewidth=1.5)
     if threshold is not None:
         axes.axhline(threshold, color=INK, linewidth=1, linestyle=(0, (4, 3)))
     axes.set(xlim=(0, edges[-1]), ylim=(0, 1.03), yticks=(0, 0.5, 1))
+    if _in_minutes(video):
+        axes.xaxis.set_major_locator(MaxNLocator(steps=[1, 1.5, 3, 6, 10]))
     axes.xaxis.set_major_formatter(lambda second, _: _clock(second, video, unit=False))
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F  # noqa: N812 - the name everyone knows
 from torch import Tensor
 
@@ -75,12 +74,14 @@ def top_snippets(magnitudes: Tensor, k: int, dropout: float = 0.0) -> Tensor:
     snippets than the few largest (RTFM, published runs).
     """
     kept = F.dropout(magnitudes, dropout, training=dropout > 0)
-    return kept.topk(min(k, kept.shape[1]), dim=1).indices
+    indices: Tensor = kept.topk(min(k, kept.shape[1]), dim=1).indices
+    return indices
 
 
 def bag_scores(scores: Tensor, top: Tensor) -> Tensor:
     """Mean score of a bag's top snippets: (B, T) and (B, k) to (B,)."""
-    return scores.gather(1, top).mean(dim=1)
+    means: Tensor = scores.gather(1, top).mean(dim=1)
+    return means
 
 
 def classification_loss(scores: Tensor, labels: Tensor, top: Tensor) -> Tensor:
@@ -110,7 +111,8 @@ def magnitude_loss(
     abnormal, normal = (margin - norms[labels]).abs(), norms[~labels]
     if not paired:
         abnormal = abnormal.unsqueeze(1)
-    return (abnormal + normal).square().mean()
+    loss: Tensor = (abnormal + normal).square().mean()
+    return loss
 
 
 def smoothness(scores: Tensor, *, flattened: bool = False) -> Tensor:
@@ -131,6 +133,4 @@ def sparsity(scores: Tensor, *, flattened: bool = False) -> Tensor:
     The mean over bags (Sultani equation 7, second regulariser); ``flattened`` takes the L2 norm of
     the whole batch, as the published runs do.
     """
-    if flattened:
-        return scores.norm()
-    return scores.sum(dim=1).mean()
+    return scores.norm() if flattened else scores.sum(dim=1).mean()

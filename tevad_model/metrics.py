@@ -9,10 +9,9 @@ listed with the reason; it is never 0.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +21,6 @@ from tevad_model.timeline import FloatArray, frame_mask, runs, seconds
 
 Range = tuple[int, int]
 FrameScores = Mapping[str, FloatArray]
-Criterion = Literal["last", "validation_picked", "best_on_test"]
 
 EVENT_IOU = 0.5
 """Temporal IoU from which a predicted event is a true one's."""
@@ -122,30 +120,350 @@ def evaluate(
     frames = _join(scores, truth)
     figures: dict[str, float] = {}
     undefined: dict[str, str] = {}
-    per_class: dict[str, float] = {}
-    reliability: tuple[ReliabilityBin, ...] = ()
-    intervals: dict[str, tuple[float, float]] = {}
-
-    labels = np.array([truth[video].label for video in scores])
-    peaks = np.array([values.max() for values in scores.values()])
-    _add_ranking(figures, undefined, "video", peaks, labels)
-
-    unmarked = [video for video in scores if not truth[video].is_marked]
+    peaks = np.array([video.scores.max() for video in frames.values()])
+    labels = np.array([truth[video].label for video in frames])
+    for name, ranking in _RANKINGS.items():
+        _define(figures, undefined, f"video_{name}", ranking, labels, peaks)
+    unmarked = [video for video in frames if not truth[video].is_marked]
     if unmarked:
-        reason = f"{len(unmarked)} abnormal videos have no events, the first {unmarked[0]}"
-        undefined |= dict.fromkeys(("frame_auc", "frame_ap", "event_f1"), reason)
+        reason = f"{len(unmarked)} abnormal videos have no events, the first is {unmarked[0]}"
+        undefined |= dict.fromkeys(FRAME_FIGURES, reason)
+        return Evaluation(figures, {}, {}, (), threshold, undefined)
+
+    mask, values = _pooled(frames.values())
+    for name, ranking in _RANKINGS.items():
+        _define(figures, undefined, f"frame_{name}", ranking, mask, values)
+    abnormal = [frames[video] for video in frames if truth[video].label]
+    _define(figures, undefined, "frame_auc_abnormal", _auc, *_pooled(abnormal))
+    _add_event_figures(figures, undefined, frames, truth, threshold)
+    reliability = reliability_bins(mask, values)
+    figures["calibration_error"] = _calibration_error(reliability)
+    intervals = {}
+    if resamples and "frame_auc" in figures:
+        intervals["frame_auc"] = bootstrap_frame_auc(
+            [scores], truth, resamples=resamples, seed=seed
+        )
+    return Evaluation(
+        figures, per_class_auc(scores, truth), intervals, reliability, threshold, undefined
+    )
+
+
+FRAME_FIGURES = (
+    "frame_auc",
+    "frame_ap",
+    "frame_auc_abnormal",
+    "event_f1",
+    "event_precision",
+    "event_recall",
+    "events_missed",
+    "detection_delay_s",
+    "false_alarms_per_hour",
+    "calibration_error",
+)
+"""Figures that need events."""
+
+
+@dataclass(frozen=True)
+class _Frames:
+    """One video's frames: scores and whether they are abnormal, both (frames,)."""
+
+    scores: FloatArray
+    abnormal: npt.NDArray[np.bool_]
+
+
+def _join(scores: FrameScores, truth: Mapping[str, GroundTruth]) -> dict[str, _Frames]:
+    """Scores beside truth by video name, in order of name."""
+    differences = [
+        f"{video}: scored, but has no ground truth" for video in scores if video not in truth
+    ]
+    differences += [
+        f"{video}: has ground truth, but no scores" for video in truth if video not in scores
+    ]
+    if differences or not scores:
+        raise MismatchError(
+            "evaluation",
+            sorted(differences) or ["there is no video"],
+            "Score and evaluate the same split of the dataset.",
+        )
+    frames = {}
+    for video in sorted(scores):
+        values = np.asarray(scores[video], dtype=np.float64)
+        if values.ndim != 1 or not values.size or not np.isfinite(values).all():
+            raise InputError(f"{video}: scores must be one finite number a frame; score it anew")
+        try:
+            mask = frame_mask(truth[video].events or (), len(values))
+        except ValueError as error:
+            raise InputError(f"{video}: {error}; correct events.csv") from error
+        frames[video] = _Frames(values, mask)
+    return frames
+
+
+def _pooled(videos: Iterable[_Frames]) -> tuple[npt.NDArray[np.bool_], FloatArray]:
+    """Truth and scores of all frames of some videos, end to end."""
+    videos = list(videos)
+    return (
+        np.concatenate([np.zeros(0, dtype=bool), *(video.abnormal for video in videos)]),
+        np.concatenate([np.zeros(0), *(video.scores for video in videos)]),
+    )
+
+
+def _auc(truth: npt.NDArray[np.bool_], scores: FloatArray) -> float:
+    from sklearn.metrics import roc_auc_score
+
+    return float(roc_auc_score(truth, scores))
+
+
+def _ap(truth: npt.NDArray[np.bool_], scores: FloatArray) -> float:
+    from sklearn.metrics import average_precision_score
+
+    return float(average_precision_score(truth, scores))
+
+
+_RANKINGS: dict[str, Callable[[npt.NDArray[np.bool_], FloatArray], float]] = {
+    "auc": _auc,
+    "ap": _ap,
+}
+
+
+def _define(
+    figures: dict[str, float],
+    undefined: dict[str, str],
+    name: str,
+    ranking: Callable[[npt.NDArray[np.bool_], FloatArray], float],
+    truth: npt.NDArray[np.bool_],
+    scores: FloatArray,
+) -> None:
+    """Write a figure that ranks positives over negatives, or why it is undefined."""
+    if truth.any() and not truth.all():
+        figures[name] = ranking(truth, scores)
     else:
-        _add_ranking(figures, undefined, "frame", *_pooled(frames, scores))
-        abnormal = [video for video in scores if truth[video].label]
-        if abnormal:
-            within: dict[str, float] = {}
-            _add_ranking(within, undefined, "frame_abnormal", *_pooled(frames, abnormal))
-            if "frame_abnormal_auc" in within:
-                figures["frame_auc_abnormal"] = within["frame_abnormal_auc"]
-        figures |= _event_figures(scores, truth, threshold, undefined)
-        reliability = reliability_bins(*_pooled(frames, scores))
-        figures["calibration_error"] = _calibration_error(reliability)
-        per_class = _per_class_auc(frames, truth)
-        if resamples and "frame_auc" in figures:
-            intervals["frame_auc"] = bootstrap_auc([scores], truth, resamples=resamples, seed=seed)
-    return Evaluation(figures, per_class, intervals, reliability, threshold, undefined)
+        undefined[name] = f"needs both classes, there are {truth.sum()} of {truth.size} abnormal"
+
+
+def per_class_auc(scores: FrameScores, truth: Mapping[str, GroundTruth]) -> dict[str, float]:
+    """Frame AUC of each class of anomaly: its videos' frames with those of all normal videos."""
+    frames = _join(scores, truth)
+    normal = [frames[video] for video in frames if not truth[video].label]
+    aucs = {}
+    for name in sorted({t.event_class for t in truth.values() if t.label and t.event_class}):
+        of_class = [
+            frames[video]
+            for video in frames
+            if truth[video].label and truth[video].event_class == name
+        ]
+        mask, values = _pooled([*of_class, *normal])
+        if mask.any() and not mask.all():
+            aucs[name] = _auc(mask, values)
+    return aucs
+
+
+def match_events(
+    predicted: Sequence[Range], true: Sequence[Range], iou: float = EVENT_IOU
+) -> list[tuple[int, int]]:
+    """Pair predicted with true events of one video, each at most once, best overlap first.
+
+    Returns:
+        Index pairs (predicted, true) whose temporal IoU is at least ``iou``.
+    """
+    overlaps = sorted(
+        (
+            (-temporal_iou(p, t), i, j)
+            for i, p in enumerate(predicted)
+            for j, t in enumerate(true)
+            if temporal_iou(p, t) >= iou
+        )
+    )
+    pairs: list[tuple[int, int]] = []
+    for _, i, j in overlaps:
+        if all(i != a and j != b for a, b in pairs):
+            pairs.append((i, j))
+    return pairs
+
+
+def temporal_iou(a: Range, b: Range) -> float:
+    """Intersection over union of two half-open ranges."""
+    intersection = max(0, min(a[1], b[1]) - max(a[0], b[0]))
+    return intersection / (a[1] - a[0] + b[1] - b[0] - intersection)
+
+
+def _add_event_figures(
+    figures: dict[str, float],
+    undefined: dict[str, str],
+    frames: Mapping[str, _Frames],
+    truth: Mapping[str, GroundTruth],
+    threshold: float,
+) -> None:
+    """Figures of events: runs of frames over the threshold beside runs of abnormal frames."""
+    predicted = true = matched = false_alarms = 0
+    normal_seconds = 0.0
+    delays: list[float] = []
+    for name, video in frames.items():
+        fps = truth[name].fps
+        alarms, events = runs(video.scores >= threshold), runs(video.abnormal)
+        predicted += len(alarms)
+        true += len(events)
+        matched += len(match_events(alarms, events))
+        false_alarms += sum(not video.abnormal[start:end].any() for start, end in alarms)
+        normal_seconds += seconds(int((~video.abnormal).sum()), fps)
+        for start, end in events:
+            over = np.flatnonzero(video.scores[start:end] >= threshold)
+            if over.size:
+                delays.append(seconds(int(over[0]), fps))
+    if normal_seconds:
+        figures["false_alarms_per_hour"] = false_alarms / (normal_seconds / _SECONDS_AN_HOUR)
+    else:
+        undefined["false_alarms_per_hour"] = "there is no normal frame"
+    if not true:
+        names = (
+            "event_f1",
+            "event_precision",
+            "event_recall",
+            "events_missed",
+            "detection_delay_s",
+        )
+        undefined |= dict.fromkeys(names, "there is no event")
+        return
+    figures["event_f1"] = 2 * matched / (predicted + true)
+    figures["event_precision"] = matched / predicted if predicted else 0.0
+    figures["event_recall"] = matched / true
+    figures["events_missed"] = 1 - len(delays) / true
+    if delays:
+        figures["detection_delay_s"] = float(np.mean(delays))
+    else:
+        undefined["detection_delay_s"] = "no event has a frame over the threshold"
+
+
+def reliability_bins(
+    truth: npt.NDArray[np.bool_], scores: FloatArray, bins: int = 10
+) -> tuple[ReliabilityBin, ...]:
+    """Frames by score in bins of equal width over [0, 1]; empty bins are left out."""
+    index = np.clip((scores * bins).astype(np.int64), 0, bins - 1)
+    return tuple(
+        ReliabilityBin(
+            low=float(b / bins),
+            high=float((b + 1) / bins),
+            frames=int((index == b).sum()),
+            mean_score=float(scores[index == b].mean()),
+            share_abnormal=float(truth[index == b].mean()),
+        )
+        for b in np.unique(index)
+    )
+
+
+def _calibration_error(bins: Sequence[ReliabilityBin]) -> float:
+    """Expected calibration error (Guo et al., 2017, equation 3)."""
+    weights = np.array([b.frames for b in bins], dtype=np.float64)
+    gaps = np.array([abs(b.mean_score - b.share_abnormal) for b in bins])
+    return float(np.average(gaps, weights=weights))
+
+
+def bootstrap_frame_auc(
+    scores_by_seed: Sequence[FrameScores],
+    truth: Mapping[str, GroundTruth],
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> tuple[float, float]:
+    """Percentile interval of the mean frame AUC over seeds, resampling videos with replacement.
+
+    Frames of a video stand or fall together, so videos are drawn, the same ones for every seed.
+    Draws without both classes are left out.
+
+    Raises:
+        InputError: if no draw has both classes.
+    """
+    videos = sorted(truth)
+    draws = np.random.default_rng(seed).multinomial(
+        len(videos), np.full(len(videos), 1 / len(videos)), size=resamples
+    )
+    aucs = np.mean(
+        [_aucs_of_draws(_join(scores, truth), draws) for scores in scores_by_seed], axis=0
+    )
+    aucs = aucs[np.isfinite(aucs)]
+    if not aucs.size:
+        raise InputError("bootstrap: no draw of videos has normal and abnormal frames; add events")
+    low, high = np.quantile(aucs, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def _aucs_of_draws(frames: Mapping[str, _Frames], draws: npt.NDArray[np.int64]) -> FloatArray:
+    """Frame AUC of every draw, NaN without both classes: draws (R, videos) to (R,).
+
+    The area is half the normal frames of equal score plus all those below, summed over abnormal
+    frames (Mann and Whitney), with each frame counted as often as its video was drawn.
+    """
+    rows = [
+        (value, is_abnormal, video, count)
+        for video, of_video in enumerate(frames.values())
+        for is_abnormal in (False, True)
+        for value, count in zip(
+            *np.unique(of_video.scores[of_video.abnormal == is_abnormal], return_counts=True),
+            strict=True,
+        )
+    ]
+    value, is_abnormal, video, count = (
+        np.array(column) for column in zip(*sorted(rows), strict=True)
+    )
+    ties = np.flatnonzero(np.diff(value, prepend=-np.inf))
+    aucs = []
+    for draw in draws:
+        weights = draw[video] * count
+        normal = np.add.reduceat(np.where(is_abnormal, 0, weights), ties)
+        abnormal = np.add.reduceat(np.where(is_abnormal, weights, 0), ties)
+        wins = abnormal @ (normal.cumsum() - normal / 2)
+        pairs = float(normal.sum()) * float(abnormal.sum())
+        aucs.append(wins / pairs if pairs else np.nan)
+    return np.array(aucs)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A figure over seeds: mean, sample standard deviation (0 for one seed), and how many."""
+
+    mean: float
+    std: float
+    seeds: int
+
+
+def summarize(values: Sequence[float]) -> Summary:
+    """Mean and standard deviation of a figure over seeds."""
+    array = np.asarray(values, dtype=np.float64)
+    std = float(array.std(ddof=1)) if len(array) > 1 else 0.0
+    return Summary(float(array.mean()), std, len(array))
+
+
+@dataclass(frozen=True)
+class SelectionFigures:
+    """One seed's figure on the test split under the three ways to choose a checkpoint."""
+
+    seed: int
+    last: float
+    validation_picked: float
+    best_on_test: float
+
+
+@dataclass(frozen=True)
+class SelectionTable:
+    """How much picking the checkpoint on test would have flattered us.
+
+    Attributes:
+        last, validation_picked, best_on_test: over seeds. The last is for comparison with papers
+            that pick on test; it is no estimate of anything.
+        flattery: best-on-test minus validation-picked, seed by seed.
+    """
+
+    last: Summary
+    validation_picked: Summary
+    best_on_test: Summary
+    flattery: Summary
+
+
+def selection_table(rows: Sequence[SelectionFigures]) -> SelectionTable:
+    """Summarise the three criteria over seeds."""
+    return SelectionTable(
+        last=summarize([row.last for row in rows]),
+        validation_picked=summarize([row.validation_picked for row in rows]),
+        best_on_test=summarize([row.best_on_test for row in rows]),
+        flattery=summarize([row.best_on_test - row.validation_picked for row in rows]),
+    )

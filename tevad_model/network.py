@@ -67,8 +67,8 @@ class TemporalConvolution(nn.Module):
         nn.init.uniform_(self.weight, -bound, bound)  # Xavier's, with a kernel's fan-in and -out
 
     def forward(self, x: Tensor) -> Tensor:
-        taps = F.linear(x, self.weight.flatten(0, 1)).unflatten(-1, (_TAPS, -1))
-        past, present, future = taps.unbind(-2)
+        """Convolve x (N, T, in)."""
+        past, present, future = F.linear(x, self.weight.flatten(0, 1)).chunk(_TAPS, dim=-1)
         shift = min(self.dilation, x.shape[1])
         y = present if self.bias is None else present + self.bias
         y = y + F.pad(past[:, : x.shape[1] - shift], (0, 0, shift, 0))
@@ -79,7 +79,9 @@ class FeatureNorm(nn.BatchNorm1d):
     """Batch normalisation of each feature over batch and time: (N, T, D) to (N, T, D)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+        """Normalise x (N, T, D)."""
+        normed: Tensor = super().forward(x.flatten(0, 1)).view(x.shape)
+        return normed
 
 
 class NonLocalBlock(nn.Module):
@@ -173,6 +175,7 @@ class FeatureInput(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """Transform features (…, D) to (…, dim_out)."""
         if self.standardize:
             x = (x - self.mean) * self.scale
         elif self.basis is not None:
@@ -291,7 +294,7 @@ class TevadNetwork(nn.Module):
             crop_mask = mask.repeat_interleave(crops, dim=0).unsqueeze(-1).to(visual.dtype)
         x = _masked(self.visual_input(visual.flatten(0, 1)), crop_mask)
         y: Tensor = self.visual_temporal(x, crop_mask)
-        return y.unflatten(0, (batch, crops))
+        return y.view(batch, crops, *y.shape[1:])
 
     def _text_branch(self, text: Tensor | None, mask: Tensor | None) -> Tensor | None:
         if self.text_dim is None or text is None:
@@ -304,13 +307,10 @@ class TevadNetwork(nn.Module):
 
     def fuse(self, visual: Tensor | None, text: Tensor | None) -> Tensor:
         """Join visual (B, C, T, D) and text (B, 1, T, E) to (B, C, T, F) (TEVAD section 3.3)."""
-        if visual is None:
-            assert text is not None
-            dropped: Tensor = self.dropout(text)
-            return dropped
+        if visual is None or text is None:
+            alone: Tensor = self.dropout(text if visual is None else visual)
+            return alone
         visual = self.dropout(visual)
-        if text is None:
-            return visual
         text = self.dropout(text.expand(-1, visual.shape[1], -1, -1))
         if self.project is None:
             return torch.cat([visual, text], dim=-1)

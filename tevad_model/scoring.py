@@ -61,7 +61,9 @@ def score(
         VideoError: if features are missing, empty, of different lengths or not finite.
         MismatchError: if dimensions are not the model's.
     """
-    return score_many(model, {video: VideoFeatures(visual, text)}.items(), leave_out=leave_out)[video]
+    return score_many(model, {video: VideoFeatures(visual, text)}.items(), leave_out=leave_out)[
+        video
+    ]
 
 
 def score_many(
@@ -115,26 +117,16 @@ def _prepared(model: Model, video: str, features: VideoFeatures) -> VideoFeature
     return VideoFeatures(**parts)
 
 
-def _length(features: VideoFeatures) -> int:
-    array = features.text if features.visual is None else features.visual
-    assert array is not None
-    return len(array)
-
-
-def _crops(features: VideoFeatures) -> int:
-    return 1 if features.visual is None else features.visual.shape[1]
-
-
 def _batches_by_length(
     videos: Sequence[tuple[str, VideoFeatures]], limit: int
 ) -> Iterator[list[tuple[str, VideoFeatures]]]:
     """Group videos of like length and equal crops; longest first, so the first batch is largest."""
     batch: list[tuple[str, VideoFeatures]] = []
-    for item in sorted(videos, key=lambda v: (_crops(v[1]), _length(v[1])), reverse=True):
+    for item in sorted(videos, key=lambda v: (v[1].crops, v[1].snippets), reverse=True):
         if batch:
             first = batch[0][1]
-            padded = (len(batch) + 1) * _length(first) * _crops(first)
-            if _crops(item[1]) != _crops(first) or padded > limit:
+            padded = (len(batch) + 1) * first.snippets * first.crops
+            if item[1].crops != first.crops or padded > limit:
                 yield batch
                 batch = []
         batch.append(item)
@@ -149,7 +141,7 @@ def _score_batch(
     network = model.network
     network.eval()
     device = next(network.parameters()).device
-    lengths = [_length(features) for features in batch]
+    lengths = [features.snippets for features in batch]
     longest = max(lengths)
     visual = text = mask = None
     if network.visual_dim is not None:

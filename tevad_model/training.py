@@ -12,11 +12,11 @@ import copy
 import hashlib
 import json
 import math
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -42,7 +42,7 @@ from tevad_model.bags import (
 )
 from tevad_model.config import Selection, TrainingParams
 from tevad_model.errors import InputError
-from tevad_model.losses import Losses, bag_scores, tevad_loss, top_snippets
+from tevad_model.losses import bag_scores, tevad_loss, top_snippets
 from tevad_model.network import FeatureInput, Output, TevadNetwork, resolve_device
 from tevad_model.timeline import FloatArray
 
@@ -56,6 +56,9 @@ _DIVERGED = 1e4
 """A loss so many times the first step's will not come back."""
 
 _NO_THRESHOLD = 0.5
+
+_NAMED = 3
+"""Videos that a message names before it counts the rest."""
 
 
 @dataclass(frozen=True)
@@ -350,10 +353,11 @@ class _Run:
         torch.manual_seed(_step_seed(self.seed, self.step))
         self.network.train()
         output = self._forward(chosen)
+        self._check_output(output, chosen)
         is_abnormal = torch.from_numpy(self.bags.labels[chosen]).to(self.device)
         losses = tevad_loss(output, is_abnormal, params)
         parts = losses.parts()
-        self._check(losses, parts, output, chosen)
+        self._check_losses(parts, output, chosen)
         self.optimizer.zero_grad()
         losses.total.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
@@ -367,23 +371,29 @@ class _Run:
             output: Output = self.forward(visual, text)
         return Output(output.scores.float(), output.magnitudes.float(), output.features.float())
 
-    def _check(
-        self, losses: Losses, parts: dict[str, float], output: Output, bags: IntArray
-    ) -> None:
-        """Stop on a loss that is not finite or has run away, naming step, parts and videos."""
+    def _check_output(self, output: Output, bags: IntArray) -> None:
+        """Stop where the network's output is not finite, before a loss is made of it."""
+        finite = output.features.detach().flatten(1).isfinite().all(dim=1)
+        finite &= output.scores.detach().isfinite().all(dim=1)
+        if not finite.all():
+            self._stop("scores or features are not finite", bags[~finite.cpu().numpy()])
+
+    def _check_losses(self, parts: dict[str, float], output: Output, bags: IntArray) -> None:
+        """Stop on a loss that is not finite or has run away."""
         if math.isnan(self.first_loss):
             self.first_loss = parts["loss"]
-        if all(map(math.isfinite, parts.values())) and parts["loss"] <= _DIVERGED * self.first_loss:
-            return
-        guilty = [name for name, value in parts.items() if not math.isfinite(value)]
-        largest = max((name for name in parts if name != "loss"), key=lambda name: parts[name])
-        per_bag = output.features.detach().flatten(1).norm(dim=1).cpu().numpy()
-        order = np.argsort(np.where(np.isfinite(per_bag), -per_bag, -np.inf), kind="stable")
-        videos = ", ".join(self.bags.videos[bags[i]] for i in order[:3])
+        if not parts["loss"] <= _DIVERGED * self.first_loss:
+            worst = max((name for name in parts if name != "loss"), key=lambda name: parts[name])
+            largest = output.magnitudes.detach().amax(dim=1).argsort(descending=True)
+            cause = f"the {worst} loss has grown from {self.first_loss:.3g} to {parts[worst]:.3g}"
+            self._stop(cause, bags[largest.cpu().numpy()])
+
+    def _stop(self, cause: str, bags: IntArray) -> NoReturn:
+        names = ", ".join(self.bags.videos[bag] for bag in bags[:_NAMED])
+        more = f" and {len(bags) - _NAMED} more" if len(bags) > _NAMED else ""
         raise InputError(
-            f"training stopped at step {self.step}: the loss is {parts['loss']:g}, the part that is "
-            f"{'not finite' if guilty else 'largest'}: {', '.join(guilty) or largest}; the "
-            f"largest features in the batch are of {videos}. Lower learning_rate, or standardize"
+            f"training stopped at step {self.step} ({self.phase}): {cause}, foremost in {names}"
+            f"{more}. Lower learning_rate or alpha, or set standardize"
         )
 
     def _evaluate(self, since: list[dict[str, float]], pick_at: int | None) -> dict[str, float]:
@@ -510,7 +520,7 @@ class _Run:
         partial = self.file.with_suffix(".partial")
         contiguous = {name: value.cpu().contiguous().clone() for name, value in tensors.items()}
         save_file(contiguous, partial, metadata={"state": json.dumps(state)})
-        os.replace(partial, self.file)
+        partial.replace(self.file)
 
     def _restore(self) -> None:
         with safe_open(self.file, framework="pt", device=str(self.device)) as file:
@@ -554,7 +564,7 @@ def _fit_inputs(network: TevadNetwork, bags: Bags, train: IntArray) -> None:
 def _rows(array: FloatFeatures, bags: IntArray) -> Iterator[Tensor]:
     """The segments of each bag as rows: float32 of shape (crops × segments, dim)."""
     for bag in bags:
-        values: npt.NDArray[np.float32] = np.asarray(array[bag], dtype=np.float32)
+        values: npt.NDArray[np.float32] = np.array(array[bag], dtype=np.float32)
         yield torch.from_numpy(values.reshape(-1, values.shape[-1]))
 
 

@@ -25,6 +25,7 @@ import numpy as np
 from av.stream import Disposition
 
 from tevad_model import timeline
+from tevad_model.dataset import PICTURE_SUFFIXES
 from tevad_model.errors import InputError, VideoError
 
 if TYPE_CHECKING:
@@ -32,9 +33,6 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
     from tevad_model.encoders.base import Frame
-
-PICTURE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff"})
-"""What counts as a picture in a frame folder."""
 
 _REPAIR = "copy or export it again from the source"
 
@@ -347,10 +345,15 @@ class _Reader:
             raise VideoError(f"{self._path}: the file is empty; {_REPAIR}")
         try:
             # "file:" keeps a name such as "a:b.mp4" from being read as a protocol.
-            with av.open(f"file:{self._path}", metadata_errors="replace") as container:
-                yield container, self._video_stream(container)
+            container = av.open(f"file:{self._path}", metadata_errors="replace")
         except av.FFmpegError as error:
-            raise VideoError(f"{self._path}: {_reason(self._path, error)}; {_REPAIR}") from error
+            reason = _why_unopened(self._path, error)
+            raise VideoError(f"{self._path}: {reason}; {_REPAIR}") from error
+        with container:
+            try:
+                yield container, self._video_stream(container)
+            except av.FFmpegError as error:
+                raise self._cut() from error
 
     def _video_stream(self, container: InputContainer) -> VideoStream:
         for stream in container.streams.video:
@@ -402,13 +405,13 @@ def _stated_end(container: InputContainer, stream: VideoStream) -> float:
     return 0.0
 
 
-def _reason(path: Path, error: av.FFmpegError) -> str:
+def _why_unopened(path: Path, error: av.FFmpegError) -> str:
     """Why a file does not open, in one line of plain words."""
     with path.open("rb") as file:
         is_mp4 = file.read(8)[4:] == b"ftyp"
     if is_mp4 and isinstance(error, av.InvalidDataError):
         return "cut short or damaged, an MP4 file whose index is missing or cannot be read"
-    return f"not a readable video ({error.strerror})"
+    return f"not a readable video, or only the beginning of one ({error.strerror})"
 
 
 def _quarter_turns(picture: av.VideoFrame) -> int:

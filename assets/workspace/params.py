@@ -49,16 +49,12 @@ class EncoderParams(_Section):
 class EvaluationParams(_Section):
     """How the test split is judged."""
 
-    false_alarms_per_hour: float = Field(
-        6.0, gt=0, description="The alarm threshold allows this many on normal validation video."
-    )
     best_on_test: bool = Field(
         True,
         description="Also state what picking the checkpoint on test would have claimed; "
         "needs test scores at every checkpoint.",
     )
     bootstrap: int = Field(1000, ge=100, description="Resamples of the videos for intervals.")
-    confidence: float = Field(0.95, gt=0.5, lt=1, description="Coverage of the intervals.")
 
 
 class CheckParams(_Section):

@@ -82,13 +82,13 @@ class Item:
         video: its name.
         source: hash of what the result is made from.
         snippets: rows the result must have.
-        frames: frames of the video.
+        frames: frames that are decoded for it; 0 in a stage that reads no pixels.
     """
 
     video: str
     source: str
     snippets: int
-    frames: int
+    frames: int = 0
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cached_property
 from importlib.metadata import version
 from itertools import chain, islice, pairwise
@@ -212,31 +213,28 @@ def picture_shape(frame: Frame, side: int) -> tuple[int, int]:
 
 
 def pool(maps: Features, crops: int) -> Features:
-    """Average feature maps over a layout's boxes.
+    """Take the largest activation of each channel within each box of a layout.
+
+    What is unusual is small in the picture: a mean over places drowns it in what surrounds it.
 
     Args:
         maps: shape (pictures, channels, height, width).
         crops: a key of :data:`LAYOUTS`.
 
     Returns:
-        Shape (pictures, crops, channels). A place that lies partly in a box counts by its part.
+        Shape (pictures, crops, channels). A place that lies partly in a box counts.
     """
-    weights = np.stack([_box_weights(box, *maps.shape[2:]) for box in LAYOUTS[crops]])
-    places = maps.reshape(*maps.shape[:2], -1)
-    return np.matmul(weights, places.transpose(0, 2, 1))
+    height, width = maps.shape[2:]
+    boxes = [
+        maps[:, :, _cells(top, bottom, height), _cells(left, right, width)]
+        for top, bottom, left, right in LAYOUTS[crops]
+    ]
+    return np.stack([box.max(axis=(2, 3)) for box in boxes], axis=1)
 
 
-def _box_weights(box: Box, height: int, width: int) -> Features:
-    """Share of each place of a map in a box, as one row that sums to 1."""
-    top, bottom, left, right = box
-    weights = np.outer(_overlap(top, bottom, height), _overlap(left, right, width)).ravel()
-    return (weights / weights.sum()).astype(np.float32)
-
-
-def _overlap(start: float, end: float, cells: int) -> npt.NDArray[np.float64]:
-    """How much of each of ``cells`` equal cells lies in ``[start, end)`` of the unit interval."""
-    edges = np.clip(np.arange(cells + 1) / cells, start, end)
-    return np.diff(edges)
+def _cells(start: float, end: float, cells: int) -> slice:
+    """Those of ``cells`` equal cells of the unit interval that ``[start, end)`` touches."""
+    return slice(math.floor(start * cells), math.ceil(end * cells))
 
 
 def _resized(frame: Frame, height: int, width: int) -> Frame:
@@ -330,25 +328,41 @@ def network() -> torch.nn.Module:
 
 
 def _export() -> bytes:
+    """Export the network for one small picture, then free the picture's number and sides.
+
+    Every operation is a convolution with fixed padding or works place by place, so the graph holds
+    for any multiple of 32; to have the exporter prove that takes three times as long.
+    """
     import torch
 
-    log = logging.getLogger("torch.onnx")
+    example = torch.zeros(1, 2 * STRIDE, 2 * STRIDE, 3, dtype=torch.uint8)
+    with warnings.catch_warnings(), _quiet("torch.onnx"):
+        warnings.simplefilter("ignore", FutureWarning)
+        exported = torch.onnx.export(
+            torch.export.export(network(), (example,)),
+            (),
+            input_names=["pictures"],
+            output_names=["maps"],
+            verbose=False,
+        )
+    if exported is None:
+        raise RuntimeError("torch.onnx.export returned no program")
+    model = exported.model_proto
+    del model.graph.value_info[:]
+    for value, axes in ((model.graph.input[0], (0, 1, 2)), (model.graph.output[0], (0, 2, 3))):
+        for axis, name in zip(axes, ("n", "height", "width"), strict=True):
+            value.type.tensor_type.shape.dim[axis].dim_param = name
+    content: bytes = model.SerializeToString()
+    return content
+
+
+@contextmanager
+def _quiet(logger: str) -> Iterator[None]:
+    """Let only errors of a logger through: it warns of operators of torchvision, which is not used."""
+    log = logging.getLogger(logger)
     level = log.level
-    log.setLevel(logging.ERROR)  # it warns of torchvision's operators, which the network has not
-    example = torch.zeros(2, 2 * STRIDE, 3 * STRIDE, 3, dtype=torch.uint8)
-    # Sides in multiples of the stride: for others, padding would depend on the size.
-    sides = {1: STRIDE * torch.export.Dim("a"), 2: STRIDE * torch.export.Dim("b")}
+    log.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore", FutureWarning)
-            program = torch.export.export(
-                network(), (example,), dynamic_shapes=({0: torch.export.Dim("n"), **sides},)
-            )
-            exported = torch.onnx.export(
-                program, (), input_names=["pictures"], output_names=["maps"], verbose=False
-            )
+        yield
     finally:
         log.setLevel(level)
-    assert exported is not None
-    content: bytes = exported.model_proto.SerializeToString()
-    return content

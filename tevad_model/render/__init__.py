@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,12 +27,12 @@ from tevad_model.encoders.base import Frame
 from tevad_model.errors import InputError
 from tevad_model.render import actors
 from tevad_model.render.actors import Actor, Body, Course, Thrower, Walker
-from tevad_model.render.scene import Box, Camera, Colour, Solid, backdrop, paint
+from tevad_model.render.scene import Box, Camera, Colour, Solids, backdrop, paint
 
 CLASSES = ("cycling", "cart", "running", "fall", "thrown_object")
 
-_CRF = 20
-_NOISE = 3.0
+_CRF = 22
+_NOISE = 2.5
 """Standard deviation of the camera's noise, in grey levels."""
 
 _TOPS: tuple[Colour, ...] = ((168, 60, 54), (52, 84, 140), (214, 208, 196), (60, 62, 66), (84, 118, 84), (190, 150, 70), (120, 84, 120))  # fmt: skip
@@ -55,14 +55,15 @@ class Clip:
 
     def boxes(self, frame: int) -> list[tuple[str, Box]]:
         """Ground truth: of everything in view in a frame, its class of anomaly (or "") and box."""
-        return [(kind, box) for kind, box, _ in self._in_view(frame)]
+        return [(kind, box) for kind, box, _ in self._in_view(frame, self.cast)]
 
     def events(self) -> list[tuple[int, int, str]]:
         """The runs of frames with something abnormal in view: (start, end, class), half-open."""
-        seen = [{kind for kind, _ in self.boxes(frame)} for frame in range(self.frames)]
+        abnormal = [actor for actor in self.cast if actor.kind]
+        seen = [[kind for kind, *_ in self._in_view(f, abnormal)] for f in range(self.frames)]
         return sorted(
             (*run, kind)
-            for kind in set().union(*seen) - {""}
+            for kind in {actor.kind for actor in abnormal}
             for run in timeline.runs([kind in kinds for kinds in seen])
         )
 
@@ -72,21 +73,25 @@ class Clip:
         tint = rng.uniform(0.88, 1.08) * rng.uniform(0.98, 1.02, 3)
         flicker = rng.uniform(0, 2 * np.pi)
         # A few noise fields shifted at random look as good as fresh noise, at a tenth of the time.
-        fields = rng.normal(0, _NOISE, (4, self.camera.height, self.camera.width, 1))
+        grain = rng.normal(0, _NOISE, (4, self.camera.height, self.camera.width, 1))
+        fields = np.rint(grain).astype(np.int16).repeat(3, axis=-1)
+        levels = np.arange(256)[:, None]
         scene = backdrop(self.camera, self.seed)
         for frame in range(self.frames):
             picture = scene.copy()
-            paint(picture, self.camera, [solids for *_, solids in self._in_view(frame)])
+            paint(picture, self.camera, [solids for *_, solids in self._in_view(frame, self.cast)])
             picture = cv2.GaussianBlur(picture, (3, 3), 0.55)
             light = tint * (1 + 0.008 * np.sin(flicker + 0.9 * frame))
+            table = np.clip(levels * light, 0, 255).astype(np.uint8)[None]
             shift = rng.integers(0, (self.camera.height, self.camera.width))
             noise = np.roll(fields[rng.integers(len(fields))], shift, axis=(0, 1))
-            yield np.clip(picture * light + noise, 0, 255).astype(np.uint8)
+            lit = cv2.LUT(picture, table)
+            yield np.asarray(cv2.add(lit, noise, dtype=cv2.CV_8U), dtype=np.uint8)
 
-    def _in_view(self, frame: int) -> list[tuple[str, Box, Sequence[Solid]]]:
-        t = timeline.seconds(frame, self.fps)
-        there = ((actor.kind, actor.solids(t)) for actor in self.cast)
-        boxes = ((kind, self.camera.box(solids), solids) for kind, solids in there)
+    def _in_view(self, frame: int, cast: Iterable[Actor]) -> list[tuple[str, Box, Solids]]:
+        seconds = timeline.seconds(frame, self.fps)
+        there = [(actor.kind, solids) for actor in cast if (solids := actor.solids(seconds))]
+        boxes = [(kind, self.camera.box(solids), solids) for kind, solids in there]
         return [(kind, box, solids) for kind, box, solids in boxes if box is not None]
 
 
@@ -167,11 +172,11 @@ def _public(rng: np.random.Generator, camera: Camera, length_s: float) -> list[A
     """The people of every video: some walk through, some stand about."""
     walkers = max(4, round(length_s * rng.uniform(0.35, 0.6)))
     cast: list[Actor] = [
-        Walker(_body(rng), _crossing(rng, camera, (9, 25), actors.WALKING_MPS, moment))
+        Walker(_body(rng), _crossing(rng, camera, (8, 19), actors.WALKING_MPS, moment))
         for moment in rng.uniform(0, length_s, walkers)
     ]
     for _ in range(rng.integers(0, 3)):
-        x, z = rng.uniform(-6, 6), rng.uniform(17, 26)
+        x, z = rng.uniform(-5, 5), rng.uniform(14, 20)
         cast.append(Walker(_body(rng), Course(x, z, rng.uniform(0, 2 * np.pi), 0.0)))
     return cast
 
@@ -185,7 +190,7 @@ def _abnormal(rng: np.random.Generator, camera: Camera, length_s: float, kind: s
             return [
                 actors.Cyclist(
                     _body(rng),
-                    _crossing(rng, camera, (9, 20), actors.CYCLING_MPS, t),
+                    _crossing(rng, camera, (8, 16), actors.CYCLING_MPS, t),
                     _pick(rng, _PAINTS),
                 )
                 for t in moments
@@ -194,24 +199,24 @@ def _abnormal(rng: np.random.Generator, camera: Camera, length_s: float, kind: s
             return [
                 actors.Cart(
                     _body(rng),
-                    _crossing(rng, camera, (11, 22), actors.CART_MPS, t),
+                    _crossing(rng, camera, (10, 17), actors.CART_MPS, t),
                     _pick(rng, _PAINTS),
                 )
                 for t in moments
             ]
         case "running":
             return [
-                actors.Runner(_body(rng), _crossing(rng, camera, (9, 20), actors.RUNNING_MPS, t))
+                actors.Runner(_body(rng), _crossing(rng, camera, (8, 16), actors.RUNNING_MPS, t))
                 for t in moments
             ]
         case "fall":
             falls_at = length_s * rng.uniform(0.35, 0.65)
-            course = _crossing(rng, camera, (10, 18), actors.WALKING_MPS, falls_at)
+            course = _crossing(rng, camera, (8, 15), actors.WALKING_MPS, falls_at)
             walker = Walker(_body(rng), course, until=falls_at)
             return [walker, actors.Fall(walker)]
         case _:
             heading = float(rng.choice([0.0, np.pi]) + rng.uniform(-0.15, 0.15))
-            x, z = -np.cos(heading) * rng.uniform(2, 4), rng.uniform(10, 15)
+            x, z = -np.cos(heading) * rng.uniform(1, 3), rng.uniform(8, 13)
             releases = tuple(float(t) for t in moments)
             thrower = Thrower(_body(rng), x, z, heading, releases)
             colour = _pick(rng, _PAINTS)

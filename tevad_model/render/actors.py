@@ -6,13 +6,14 @@ is :mod:`tevad_model.render.scene`'s business; who appears when, the package's.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar, Protocol
 
 import numpy as np
 
-from tevad_model.render.scene import Capsule, Colour, Points, Solid, box_faces, place, shade
+from tevad_model.render.scene import Array, Colour, Part, Point, Solids, place
 
 GRAVITY = 9.81
 WALKING_MPS = (0.8, 1.5)
@@ -20,6 +21,9 @@ RUNNING_MPS = (4.4, 5.6)
 CYCLING_MPS = (4.5, 6.0)
 CART_MPS = (3.2, 4.2)
 
+_SHOES: Colour = (45, 40, 38)
+_RUBBER: Colour = (38, 38, 40)
+_ROOF: Colour = (226, 224, 216)
 _BALL_RADIUS = 0.2
 _WIND_UP_S = 0.5
 _FALL_S = 0.7
@@ -34,9 +38,17 @@ class Actor(Protocol):
 
     kind: ClassVar[str]
 
-    def solids(self, t: float) -> Sequence[Solid]:
-        """What it consists of at a time in seconds; nothing while it is not there."""
+    def solids(self, t: float) -> Solids | None:
+        """What it consists of at a time in seconds; None while it is not there."""
         ...
+
+
+def _together(first: Solids, second: Solids) -> Solids:
+    return Solids(
+        np.concatenate([first.ends, second.ends]),
+        np.concatenate([first.radii, second.radii]),
+        first.colours + second.colours,
+    )
 
 
 @dataclass(frozen=True)
@@ -55,7 +67,7 @@ class Course:
     heading: float
     speed: float
 
-    def at(self, t: float) -> Points:
+    def at(self, t: float) -> Array:
         """The place on the ground, shape (3,)."""
         return place(np.array([self.x, 0.0, self.z]), self.heading, (self.speed * t, 0.0, 0.0))
 
@@ -84,9 +96,7 @@ class Pose:
     """Height of the hip as a share of the body's height."""
 
 
-def figure(
-    body: Body, base: Points, heading: float, pose: Pose, pitch: float = 0.0
-) -> list[Capsule]:
+def figure(body: Body, base: Array, heading: float, pose: Pose, pitch: float = 0.0) -> Solids:
     """A person made of capsules.
 
     Args:
@@ -96,54 +106,56 @@ def figure(
         pose: the joints.
         pitch: how far the whole body has tipped forward about its feet, 0 to π/2.
     """
-    h = body.height
-    hip = np.array([0.0, pose.hip * h, 0.0])
-    chest = hip + 0.29 * h * _swing(np.pi - pose.lean)
-    head = hip + 0.42 * h * _swing(np.pi - pose.lean)
-    parts: list[tuple[Points, Points, float, float, Colour]] = [
+    hip = (0.0, pose.hip, 0.0)
+    chest, neck, crown = (_swung(hip, reach, math.pi - pose.lean) for reach in (0.29, 0.41, 0.44))
+    parts: list[Part] = [
         (hip, chest, 0.075, 0.085, body.top),
-        (head, head + (0.0, 0.012 * h, 0.0), 0.062, 0.062, body.skin),
-        (head + (-0.015 * h, 0.03 * h, 0.0), head + (-0.01 * h, 0.03 * h, 0.0), 0.056, 0.056, body.hair),
-    ]  # fmt: skip
-    for limb, sign in enumerate((-1.0, 1.0)):
-        aside = np.array([0.0, 0.0, sign * h])
-        light = 1.0 if sign < 0 else 0.82  # tells a figure's two sides apart
-        trousers, sleeve = shade(body.trousers, light), shade(body.top, 0.92 * light)
-        top = hip + 0.05 * aside
-        knee = top + 0.25 * h * _swing(pose.thighs[limb])
-        foot = knee + 0.25 * h * _swing(pose.thighs[limb] - pose.knees[limb])
-        shoulder = chest + 0.11 * aside
-        elbow = shoulder + 0.17 * h * _swing(pose.arms[limb])
-        hand = elbow + 0.15 * h * _swing(pose.arms[limb] + pose.elbows[limb])
-        parts += [
-            (top, knee, 0.055, 0.042, trousers),
-            (knee, foot, 0.042, 0.03, trousers),
-            (foot, foot + (0.07 * h, 0.0, 0.0), 0.026, 0.02, (45, 40, 38)),
-            (shoulder, elbow, 0.04, 0.032, sleeve),
-            (elbow, hand, 0.03, 0.026, body.skin),
-        ]
-    local = np.stack([end for a, b, *_ in parts for end in (a, b)])
-    ends = place(base, heading, _tipped(local, pitch)).reshape(-1, 2, 3)
-    return [
-        Capsule(pair, (ra * h, rb * h), colour)
-        for pair, (_, _, ra, rb, colour) in zip(ends, parts, strict=True)
+        (neck, neck, 0.062, 0.062, body.skin),
+        (crown, crown, 0.056, 0.056, body.hair),
     ]
+    for limb, side in enumerate((-1.0, 1.0)):
+        light = 1.0 if side < 0 else 0.8  # tells a figure's two sides apart
+        trousers, sleeve = _shade(body.trousers, light), _shade(body.top, 0.92 * light)
+        thigh, arm = pose.thighs[limb], pose.arms[limb]
+        leg = (hip[0], hip[1], 0.05 * side)
+        knee = _swung(leg, 0.25, thigh)
+        foot = _swung(knee, 0.25, thigh - pose.knees[limb])
+        shoulder = (chest[0], chest[1], 0.11 * side)
+        elbow = _swung(shoulder, 0.17, arm)
+        parts += [
+            (leg, knee, 0.055, 0.042, trousers),
+            (knee, foot, 0.042, 0.03, trousers),
+            (foot, (foot[0] + 0.07, *foot[1:]), 0.026, 0.02, _SHOES),
+            (shoulder, elbow, 0.04, 0.032, sleeve),
+            (elbow, _swung(elbow, 0.15, arm + pose.elbows[limb]), 0.03, 0.026, body.skin),
+        ]
+    tall = body.height
+    return Solids.of(
+        [
+            (_tipped(a, pitch, tall), _tipped(b, pitch, tall), ra * tall, rb * tall, colour)
+            for a, b, ra, rb, colour in parts
+        ],
+        base,
+        heading,
+    )
 
 
-def _swing(angle: float) -> Points:
-    """The unit vector (forward, up, side) of a limb that swings by an angle from hanging."""
-    return np.array([np.sin(angle), -np.cos(angle), 0.0])
+def _swung(start: Point, reach: float, angle: float) -> Point:
+    """Where a limb ends that swings forward by an angle from hanging down."""
+    return start[0] + reach * math.sin(angle), start[1] - reach * math.cos(angle), start[2]
 
 
-def _tipped(points: Points, pitch: float) -> Points:
-    """Points (forward, up, side) turned forward about the feet, and kept above the ground."""
-    forward, up, side = points.T
-    turned = np.stack(
-        [forward * np.cos(pitch) + up * np.sin(pitch), up * np.cos(pitch) - forward * np.sin(pitch), side],
-        axis=1,
-    )  # fmt: skip
-    turned[:, 1] = np.maximum(turned[:, 1], 0.08 * np.sin(pitch))
-    return turned
+def _tipped(point: Point, pitch: float, tall: float) -> Point:
+    """A point of a body of height 1 that is ``tall`` and has tipped forward about its feet."""
+    forward, up, side = (tall * share for share in point)
+    cos, sin = math.cos(pitch), math.sin(pitch)
+    above_ground = max(up * cos - forward * sin, 0.08 * sin)
+    return forward * cos + up * sin, above_ground, side
+
+
+def _shade(colour: Colour, light: float) -> Colour:
+    red, green, blue = (int(channel * light) for channel in colour)
+    return red, green, blue
 
 
 STANDING = Pose((0.04, -0.04), (0.03, 0.03), (0.05, -0.03), (0.15, 0.15))
@@ -180,10 +192,10 @@ class Walker:
         steps = self.course.speed * t / (0.42 * self.body.height)
         return stride(np.pi * steps, swing=0.45, lean=0.03, elbow=0.25)
 
-    def solids(self, t: float) -> Sequence[Solid]:
+    def solids(self, t: float) -> Solids | None:
         """See :class:`Actor`."""
         if t >= self.until:
-            return []
+            return None
         return figure(self.body, self.course.at(t), self.course.heading, self.pose(t))
 
 
@@ -196,7 +208,7 @@ class Runner:
     body: Body
     course: Course
 
-    def solids(self, t: float) -> Sequence[Solid]:
+    def solids(self, t: float) -> Solids:
         """See :class:`Actor`."""
         steps = self.course.speed * t / (0.75 * self.body.height)
         pose = stride(np.pi * steps, swing=0.9, lean=0.2, elbow=1.5)
@@ -211,11 +223,11 @@ class Fall:
 
     walker: Walker
 
-    def solids(self, t: float) -> Sequence[Solid]:
+    def solids(self, t: float) -> Solids | None:
         """See :class:`Actor`."""
         walker, begin = self.walker, self.walker.until
         if t < begin:
-            return []
+            return None
         share = min((t - begin) / _FALL_S, 1.0)
         pitch = share**2 * np.pi / 2  # slow at first, as what topples does
         course = walker.course
@@ -232,35 +244,31 @@ class Cyclist:
     course: Course
     paint: Colour
 
-    def solids(self, t: float) -> Sequence[Solid]:
+    def solids(self, t: float) -> Solids:
         """See :class:`Actor`."""
         base, heading = self.course.at(t), self.course.heading
         crank = self.course.speed * t / 0.9
-        rider = Pose(
-            thighs=(1.05 + 0.35 * np.sin(crank), 1.05 - 0.35 * np.sin(crank)),
-            knees=(1.25 + 0.3 * np.cos(crank), 1.25 - 0.3 * np.cos(crank)),
+        push, lift = math.sin(crank), math.cos(crank)
+        pose = Pose(
+            thighs=(1.05 + 0.35 * push, 1.05 - 0.35 * push),
+            knees=(1.25 + 0.3 * lift, 1.25 - 0.3 * lift),
             arms=(1.15, 1.15),
             elbows=(0.2, 0.2),
             lean=0.5,
             hip=0.92 / self.body.height,
         )
-        return self._bicycle(base, heading) + figure(
-            self.body, place(base, heading, (-0.2, 0.0, 0.0)), heading, rider
-        )
+        rider = figure(self.body, place(base, heading, (-0.2, 0.0, 0.0)), heading, pose)
+        return _together(Solids.of(self._bicycle(), base, heading), rider)
 
-    def _bicycle(self, base: Points, heading: float) -> Sequence[Solid]:
-        saddle, bars = (-0.2, 0.88), (0.42, 0.98)
-        crank, back, front = (-0.05, 0.3), (-0.52, 0.34), (0.55, 0.34)
-        tubes = ((back, saddle), (back, crank), (crank, saddle), (crank, bars), (saddle, bars), (bars, front))  # fmt: skip
-        lines = [(a, b, 0.025, self.paint) for a, b in tubes]
-        turn = np.linspace(0, 2 * np.pi, 15)
+    def _bicycle(self) -> list[Part]:
+        saddle, bars, crank = (-0.2, 0.88, 0.0), (0.42, 0.98, 0.0), (-0.05, 0.3, 0.0)
+        back, front = (-0.52, 0.34, 0.0), (0.55, 0.34, 0.0)
+        frame = [(back, saddle), (back, crank), (crank, saddle), (crank, bars), (saddle, bars)]
+        tubes = [(a, b, 0.025, 0.025, self.paint) for a, b in [*frame, (bars, front)]]
         for hub in (back, front):
-            rim = [(hub[0] + 0.33 * np.cos(w), hub[1] + 0.33 * np.sin(w)) for w in turn]
-            lines += [(a, b, 0.025, (35, 35, 35)) for a, b in zip(rim, rim[1:], strict=False)]
-        return [
-            Capsule(place(base, heading, [(*a, 0.0), (*b, 0.0)]), (radius, radius), colour)
-            for a, b, radius, colour in lines
-        ]
+            rim = [_swung(hub, 0.33, angle) for angle in np.linspace(0, 2 * np.pi, 13)]
+            tubes += [(a, b, 0.025, 0.025, _RUBBER) for a, b in pairwise(rim)]
+        return tubes
 
 
 @dataclass(frozen=True)
@@ -273,24 +281,26 @@ class Cart:
     course: Course
     paint: Colour
 
-    def solids(self, t: float) -> Sequence[Solid]:
+    def solids(self, t: float) -> Solids:
         """See :class:`Actor`."""
         base, heading = self.course.at(t), self.course.heading
-        seated = Pose((1.4, 1.4), (1.3, 1.3), (1.0, 1.0), (0.3, 0.3), lean=-0.1, hip=0.5)
-        driver = figure(self.driver, place(base, heading, (-0.2, 0.0, -0.2)), heading, seated)
-        posts = [
-            Capsule(place(base, heading, [(f, 0.6, s), (f, 1.95, s)]), (0.03, 0.03), (60, 60, 64))
-            for f in (-1.0, 0.9)
-            for s in (-0.55, 0.55)
+        pose = Pose((1.4, 1.4), (1.3, 1.3), (1.0, 1.0), (0.3, 0.3), lean=-0.1, hip=0.5)
+        driver = figure(self.driver, place(base, heading, (-0.2, 0.0, -0.2)), heading, pose)
+        return _together(Solids.of(self._vehicle(), base, heading), driver)
+
+    def _vehicle(self) -> list[Part]:
+        across = (-0.45, -0.15, 0.15, 0.45)
+        parts: list[Part] = [
+            ((-1.0, 0.5, s), (1.0, 0.45, s), 0.27, 0.22, self.paint) for s in across
         ]
-        wheels = [
-            Capsule(place(base, heading, [(f, 0.26, s), (f, 0.26, 0.9 * s)]), (0.26, 0.26), (30, 30, 32))
-            for f in (-0.75, 0.75)
-            for s in (-0.62, 0.62)
-        ]  # fmt: skip
-        body = box_faces(place(base, heading, (0, 0.25, 0)), (2.3, 0.5, 1.2), heading, self.paint)
-        roof = box_faces(place(base, heading, (-0.05, 1.92, 0)), (2.0, 0.08, 1.25), heading, (226, 224, 216))  # fmt: skip
-        return [*body, *wheels, *driver, *posts, *roof]
+        parts += [((-1.0, 1.95, s), (0.9, 1.95, s), 0.09, 0.09, _ROOF) for s in across]
+        for side in (-0.5, 0.5):
+            for along in (-0.95, 0.85):
+                parts.append(((along, 0.6, side), (along, 1.95, side), 0.03, 0.03, _RUBBER))
+            for along in (-0.75, 0.75):
+                hub = (along, 0.26, 1.3 * side)
+                parts.append((hub, (along, 0.26, 1.2 * side), 0.26, 0.26, _RUBBER))
+        return parts
 
 
 @dataclass(frozen=True)
@@ -305,16 +315,13 @@ class Thrower:
     heading: float
     releases: tuple[float, ...]
 
-    def solids(self, t: float) -> Sequence[Solid]:
+    def solids(self, t: float) -> Solids:
         """See :class:`Actor`."""
-        return self._figure(t)
-
-    def hand(self, t: float) -> Points:
-        """Where the throwing hand is, shape (3,)."""
-        return self._figure(t)[-1].ends[1]
-
-    def _figure(self, t: float) -> list[Capsule]:
         return figure(self.body, np.array([self.x, 0.0, self.z]), self.heading, self._pose(t))
+
+    def hand(self, t: float) -> Array:
+        """Where the throwing hand holds a ball by its middle, shape (3,)."""
+        return place(self.solids(t).ends[-1, 1], self.heading, (0.0, _BALL_RADIUS, 0.0))
 
     def _pose(self, t: float) -> Pose:
         since = min((t - release for release in self.releases), key=abs)
@@ -336,14 +343,14 @@ class Thrown:
     speed: float
     colour: Colour
 
-    def solids(self, t: float) -> Sequence[Solid]:
+    def solids(self, t: float) -> Solids | None:
         """See :class:`Actor`."""
         if t < self.release - _WIND_UP_S:
-            return []
+            return None
         at = self._flight(t - self.release) if t > self.release else self.thrower.hand(t)
-        return [Capsule(np.stack([at, at]), (_BALL_RADIUS, _BALL_RADIUS), self.colour)]
+        return Solids(np.stack([[at, at]]), np.full((1, 2), _BALL_RADIUS), (self.colour,))
 
-    def _flight(self, since: float) -> Points:
+    def _flight(self, since: float) -> Array:
         start = self.thrower.hand(self.release)
         distance, height, rise = self.speed * since, float(start[1]), 2.5
         while rise > 0.3:  # each round is the way to the next bounce
@@ -352,5 +359,4 @@ class Thrown:
                 height += rise * since - GRAVITY / 2 * since**2
                 break
             since, height, rise = since - landing, _BALL_RADIUS, 0.55 * (GRAVITY * landing - rise)
-        ground = place(start * (1, 0, 1), self.thrower.heading, (distance, 0.0, 0.0))
-        return ground + (0.0, height, 0.0)
+        return place(start * (1, 0, 1), self.thrower.heading, (distance, height, 0.0))

@@ -136,8 +136,9 @@ class _Watch:
         fast = self._scene.fast()
         for grey in snippet:
             blobs = self._meter.measure(grey, fast)
-            self._scene.learn(blobs or [])
-            samples.append(Sample(self._tracker.follow(blobs or []), view_changed=blobs is None))
+            observations = self._tracker.follow(blobs or [])
+            self._scene.learn(observations)
+            samples.append(Sample(observations, view_changed=blobs is None))
         self._meter.learn(snippet[:1])
         return samples
 

@@ -34,6 +34,13 @@ IntArray = npt.NDArray[np.intp]
 _SMALLEST_SIDE = 16
 """Optical flow needs about 12 pixels; smaller pictures are padded."""
 
+_MARGIN = 32
+"""Rows around the foreground in which the flow is measured, too.
+
+The band also begins and ends at multiples of it: so the flow's pyramid divides it alike in each
+picture.
+"""
+
 _BACKGROUND_SAMPLES = 15
 """An odd number of pictures, so that their median is one of them."""
 
@@ -119,8 +126,10 @@ class Background:
         """Drop what was learned, after the view changed."""
         self._samples.clear()
 
-    def foreground(self, grey: Grey, contrast: int) -> Mask:
+    def foreground(self, grey: Grey, contrast: int, changed_view: float) -> Mask | None:
         """Mask of what differs from the scene by ``contrast`` and by four deviations of the noise.
+
+        None if more than the share ``changed_view`` of the picture differs by ``contrast``.
 
         A change of brightness over the whole picture is taken out first, so that a camera's
         exposure control makes no object.
@@ -132,7 +141,10 @@ class Background:
         if shift:
             scene = np.clip(scene.astype(np.int16) + shift, 0, 255).astype(np.uint8)
         difference = cv2.GaussianBlur(cv2.absdiff(grey, scene), (3, 3), 0)
-        noise = _NOISE_GAIN * float(np.median(difference[::4, ::4]))
+        sparse = difference[::4, ::4]
+        if np.count_nonzero(sparse > contrast) > changed_view * sparse.size:
+            return None
+        noise = _NOISE_GAIN * float(np.median(sparse))
         _, mask = cv2.threshold(difference, max(contrast, 4 * noise), 1, cv2.THRESH_BINARY)
         # Legs and heads part from bodies that look like the ground: join upwards, then drop specks.
         mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((5, 3), np.uint8))
@@ -154,7 +166,7 @@ class OpticalFlow:
 
 
 def regions(
-    mask: Mask, flow: Flow, smallest_area: float
+    mask: Mask, flow: Flow, smallest_area: float, top: int = 0
 ) -> list[tuple[Blob, tuple[IntArray, IntArray]]]:
     """The connected regions of a mask that have at least ``smallest_area`` pixels.
 
@@ -162,9 +174,10 @@ def regions(
         mask: what belongs to blobs, shape (height, width).
         flow: speeds, shape (height, width, 2).
         smallest_area: smaller regions are noise.
+        top: picture row at which mask and flow begin; blobs are told in rows of the picture.
 
     Returns:
-        Each region's blob and the rows and columns of its pixels.
+        Each region's blob and the rows and columns of its pixels in the mask.
     """
     count, labels, boxes, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
     found = []
@@ -173,9 +186,17 @@ def regions(
         rows, columns = np.nonzero(labels[y : y + height, x : x + width] == label)
         pixels = (rows + y, columns + x)
         vx, vy = np.median(flow[pixels], axis=0)
-        blob = Blob(x + width / 2, y + height, width, height, float(vx), float(vy))
+        blob = Blob(x + width / 2, top + y + height, width, height, float(vx), float(vy))
         found.append((blob, pixels))
     return found
+
+
+def _band(mask: Mask) -> slice:
+    """The picture rows that hold all of a mask's pixels, with a margin for the flow to see."""
+    rows = np.flatnonzero(mask.any(axis=1))
+    top = max(0, int(rows[0]) - _MARGIN) // _MARGIN * _MARGIN
+    bottom = -(-(int(rows[-1]) + 1 + _MARGIN) // _MARGIN) * _MARGIN
+    return slice(top, bottom)
 
 
 class Meter:
@@ -202,7 +223,7 @@ class Meter:
         self._per_second = per_second
         self._contrast = contrast
         self._smallest_area = smallest_object * first[0].size
-        self._largest_area = changed_view * first[0].size
+        self._changed_view = changed_view
         self._flow = OpticalFlow()
         self._background = Background()
         self._background.learn(first[:: -(-len(first) // _BACKGROUND_SAMPLES)])
@@ -216,29 +237,31 @@ class Meter:
             fast: what a fast object is here, so that a cyclist is told from the walkers he rides
                 through; None while that is not known.
         """
-        mask = self._background.foreground(grey, self._contrast)
+        mask = self._background.foreground(grey, self._contrast, self._changed_view)
         previous, self._previous = self._previous, grey
-        area = cv2.countNonZero(mask)
-        if area > self._largest_area:
+        if mask is None:
             self._background.forget()
             self._background.learn([grey])
             return None
-        if area < self._smallest_area:
+        if cv2.countNonZero(mask) < self._smallest_area:
             return []
-        flow = self._flow(previous, grey) * np.float32(self._per_second)
-        racers = [] if fast is None else self._cut_out(mask, flow, fast)
-        return racers + [blob for blob, _ in regions(mask, flow, self._smallest_area)]
+        band = _band(mask)
+        mask = mask[band]
+        flow = self._flow(previous[band], grey[band]) * np.float32(self._per_second)
+        racers = [] if fast is None else self._cut_out(mask, flow, fast, band.start)
+        others = regions(mask, flow, self._smallest_area, band.start)
+        return racers + [blob for blob, _ in others]
 
-    def _cut_out(self, mask: Mask, flow: Flow, fast: Fast) -> list[Blob]:
-        """Take the fast objects out of a mask and return them.
+    def _cut_out(self, mask: Mask, flow: Flow, fast: Fast, top: int) -> list[Blob]:
+        """Take the fast objects out of a mask that begins at picture row ``top``; return them.
 
         Only what is as high as most of a body counts: a walker's swinging leg is fast, too.
         """
         speed = cv2.magnitude(flow[..., 0], flow[..., 1])
-        racing = mask & (speed > fast.speed[:, None])
+        racing = mask & (speed > fast.speed[top : top + len(mask), None])
         racing = cv2.morphologyEx(racing, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
         racers = []
-        for blob, pixels in regions(racing, flow, self._smallest_area):
+        for blob, pixels in regions(racing, flow, self._smallest_area, top):
             if blob.height >= fast.height[int(blob.foot) - 1]:
                 racers.append(blob)
                 mask[pixels] = 0

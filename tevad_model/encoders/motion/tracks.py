@@ -20,7 +20,6 @@ from tevad_model.encoders.motion.measure import Blob, Fast
 STILL = 0.1
 """Body heights a second below which an object stands still."""
 
-_Q = 0.65
 _RACING = 1.6
 """Times the usual pace from which a part of a blob may be an object of its own."""
 
@@ -33,8 +32,14 @@ _MEMORY = 500
 _ENOUGH_SIZES = 40
 """Blobs at about one row that make a usual height."""
 
-_ENOUGH_SPEEDS = 60
+_ENOUGH_SPEEDS = 10
 """Blobs that make a usual pace."""
+
+_USUAL_HEIGHT_QUANTILE = 0.4
+"""Below the median, for merged blobs are taller than one object."""
+
+_PACE_QUANTILE = 0.65
+"""Above the median, for merged blobs that cross seem slower than they are."""
 
 _ROWS = 30
 """Bands of the picture that have a usual height each; a band and its two neighbours count."""
@@ -45,7 +50,19 @@ _SEEN = 6
 _FRAGMENT = 0.5
 """Of the usual height; what is smaller is a part of something."""
 
+_FALL_SAMPLES = 3
+"""Samples that an object must stand and lie to have fallen."""
+
+_REACH = 0.6
+"""Body heights that an object may be off its expected place from one sample to the next."""
+
+_LOST_AFTER = 3
+"""Samples without a blob after which an object is gone."""
+
 Floats = npt.NDArray[np.float64]
+
+_FALL_SAMPLES = 3
+"""Samples that an object must stand and lie to have fallen."""
 
 _REACH = 0.6
 """Body heights that an object may be off its expected place from one frame to the next."""
@@ -77,6 +94,7 @@ class Mover:
 
     Attributes:
         speed: body heights a second.
+        ratio: its speed over the usual pace of the others; None where no others were seen.
         vx: share of its motion to the right, -1 to 1.
         vy: share of its motion downwards, -1 to 1.
         size: its height over the usual height at its place; 1 where none is known.
@@ -85,6 +103,7 @@ class Mover:
     """
 
     speed: float
+    ratio: float | None
     vx: float
     vy: float
     size: float
@@ -100,14 +119,11 @@ class Facts:
         view_changed: share of its samples in which most of the picture changed at once.
         count: objects seen at a time (median).
         movers: the objects that were seen long enough to measure, fastest first.
-        pace: the usual speed of what moves in this scene, body heights a second; None before
-            enough objects moved.
     """
 
     view_changed: float
     count: int
     movers: tuple[Mover, ...]
-    pace: float | None
 
 
 class Tracker:
@@ -163,29 +179,37 @@ class Scene:
         self._height = picture_height
         self._row = picture_height / _ROWS
         self._heights: list[deque[float]] = [deque(maxlen=_MEMORY) for _ in range(_ROWS + 1)]
-        self._speeds: deque[float] = deque(maxlen=_MEMORY)
         self._usual: dict[int, float | None] = {}
+        self._speeds: deque[float] = deque(maxlen=_MEMORY)
+        self._owners: deque[int] = deque(maxlen=_MEMORY)
 
-    def learn(self, blobs: Iterable[Blob]) -> None:
-        """Take in the blobs of one sample."""
-        for blob in blobs:
-            speed = math.hypot(blob.vx, blob.vy) / self.body_height(blob)
+    def learn(self, observations: Iterable[Observation]) -> None:
+        """Take in what was seen in one sample; what stands still teaches nothing."""
+        for seen in observations:
+            speed = math.hypot(seen.blob.vx, seen.blob.vy) / self.body_height(seen.blob)
             if speed > STILL:
-                self._heights[self._band(blob.foot)].append(blob.height)
+                self._heights[self._band(seen.blob.foot)].append(seen.blob.height)
                 self._speeds.append(speed)
+                self._owners.append(seen.track)
         self._usual.clear()
 
-    @property
-    def pace(self) -> float | None:
-        """Median speed of what moves, body heights a second; None before enough did."""
-        return float(np.quantile(self._speeds, _Q)) if len(self._speeds) >= _ENOUGH_SPEEDS else None
+    def pace(self, without: int | None = None) -> float | None:
+        """Usual speed of what moves, body heights a second; None before enough was seen.
+
+        Args:
+            without: an object that does not count, for it is compared with the others.
+        """
+        speeds = np.array(self._speeds)
+        if without is not None:
+            speeds = speeds[np.array(self._owners) != without]
+        return float(np.quantile(speeds, _PACE_QUANTILE)) if len(speeds) >= _ENOUGH_SPEEDS else None
 
     def fast(self) -> Fast | None:
         """What makes a fast object in each row; None before a pace and a size are known.
 
         A row without a usual height takes it from the nearest rows that have one.
         """
-        pace = self.pace
+        pace = self.pace()
         usual = {band: height for band in range(_ROWS + 1) if (height := self._usual_of(band))}
         if pace is None or not usual:
             return None
@@ -213,8 +237,11 @@ class Scene:
     def _usual_of(self, band: int) -> float | None:
         if band not in self._usual:
             near = [h for heights in self._heights[max(0, band - 1) : band + 2] for h in heights]
-            # Below the median, for merged blobs are taller than one object.
-            usual = float(np.quantile(near, 0.4)) if len(near) >= _ENOUGH_SIZES else None
+            usual = (
+                float(np.quantile(near, _USUAL_HEIGHT_QUANTILE))
+                if len(near) >= _ENOUGH_SIZES
+                else None
+            )
             self._usual[band] = usual
         return self._usual[band]
 
@@ -224,44 +251,48 @@ class Scene:
 
 def summarise(samples: Sequence[Sample], scene: Scene) -> Facts:
     """The facts of a window from its samples."""
-    seen: dict[int, list[Observation]] = {}
+    tracks: dict[int, list[Blob]] = {}
     for sample in samples:
-        for observation in sample.observations:
-            seen.setdefault(observation.track, []).append(observation)
+        for seen in sample.observations:
+            tracks.setdefault(seen.track, []).append(seen.blob)
     enough = min(_SEEN, (len(samples) + 1) // 2)
-    movers = [_mover(track, scene) for track in seen.values() if len(track) >= enough]
+    movers = [
+        _mover(track, tracks[track], scene) for track in tracks if len(tracks[track]) >= enough
+    ]
     movers = [mover for mover in movers if mover.size >= _FRAGMENT]
-    movers.sort(key=lambda mover: -mover.speed)
-    counts = [len(sample.observations) for sample in samples]
+    count = math.ceil(np.median([len(sample.observations) for sample in samples]))
     return Facts(
         view_changed=float(np.mean([sample.view_changed for sample in samples])),
-        count=math.ceil(np.median(counts)) if movers else 0,
-        movers=tuple(movers),
-        pace=scene.pace,
+        count=max(1, count) if movers else 0,
+        movers=tuple(sorted(movers, key=lambda mover: -mover.speed)),
     )
 
 
-def _mover(track: Sequence[Observation], scene: Scene) -> Mover:
-    blobs = [observation.blob for observation in track]
+def _mover(track: int, blobs: Sequence[Blob], scene: Scene) -> Mover:
     bodies = np.array([scene.body_height(blob) for blob in blobs])
     velocity = np.array([(blob.vx, blob.vy) for blob in blobs]) / bodies[:, None]
-    vx, vy = np.median(velocity, axis=0)
-    flow_speed = float(np.hypot(vx, vy))
-    aspects = np.array([blob.width / blob.height for blob in blobs])
+    vx, vy = (float(v) for v in np.median(velocity, axis=0))
+    speed = math.hypot(vx, vy)
+    pace = scene.pace(without=track)
+    aspects = [blob.width / blob.height for blob in blobs]
     return Mover(
-        speed=flow_speed,
-        vx=float(vx) / flow_speed if flow_speed else 0.0,
-        vy=float(vy) / flow_speed if flow_speed else 0.0,
+        speed=speed,
+        ratio=None if pace is None else speed / pace,
+        vx=vx / speed if speed else 0.0,
+        vy=vy / speed if speed else 0.0,
         size=float(np.median([scene.relative_size(blob) for blob in blobs])),
         aspect=float(np.quantile(aspects, 0.25)),
-        fell=_fell(aspects, np.hypot(*velocity.T)),
+        fell=_fell(blobs, np.hypot(velocity[:, 0], velocity[:, 1])),
     )
 
 
-def _fell(aspects: Floats, speeds: Floats) -> bool:
-    """Whether an object that stood upright at first lies flat and still at the end."""
-    third = len(aspects) // 3
-    if third < 2:
+def _fell(blobs: Sequence[Blob], speeds: Floats) -> bool:
+    """Whether an object that stood upright at first lies flat, low and still at the end."""
+    third = len(blobs) // 3
+    if third < _FALL_SAMPLES:
         return False
-    upright, flat = np.median(aspects[:third]), np.median(aspects[-third:])
-    return bool(upright < 0.75 and flat > 1.25 and np.median(speeds[-third:]) < STILL)
+    first, last = blobs[:third], blobs[-third:]
+    upright = all(blob.width < 0.9 * blob.height for blob in first)
+    flat = all(blob.width > 1.2 * blob.height for blob in last)
+    lower = max(blob.height for blob in last) < 0.7 * min(blob.height for blob in first)
+    return upright and flat and lower and float(np.median(speeds[-third:])) < STILL

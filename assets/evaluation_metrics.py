@@ -1,0 +1,348 @@
+"""evaluation_metrics: score the test split and hold it against the ground truth.
+
+The only stage that reads ``events.csv``. What it writes::
+
+    evaluation.json       every figure of every seed, labelled by how its checkpoint was picked
+    scores.parquet        the served model's score of every test snippet, with its caption
+    ../metrics.json       the headline figures, flat, for `dvc metrics`
+    ../plots/*.csv        curves for `dvc plots`
+
+How figures are computed is :mod:`tevad_model.metrics`'s business.
+"""
+
+import csv
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+import numpy as np
+
+from assets.captions import has_captions, load_captions
+from assets.partitions import DATASETS
+from assets.raw_videos import read_events
+from assets.tevad_model import (
+    CHECKPOINT_SCORES,
+    CHECKPOINTS,
+    Inputs,
+    find_training_run,
+    last_folder,
+    picked_folder,
+    read_history,
+    read_inputs,
+    served_seed,
+    trained_seeds,
+)
+from assets.workspace import files, versions
+from assets.workspace.face import RESOURCE, access, committed, dataset_of
+from assets.workspace.manifest import RawVideoRow
+from assets.workspace.project import Dataset
+from assets.workspace.stage import StageReport
+from assets.workspace.tracking import DATA_TAG, Tracking
+from tevad_model import timeline
+from tevad_model.errors import InputError
+from tevad_model.timeline import FloatArray
+
+if TYPE_CHECKING:
+    from tevad_model.bags import VideoFeatures
+    from tevad_model.metrics import Evaluation, GroundTruth
+    from tevad_model.scoring import SnippetScores
+
+logger = logging.getLogger("tevad")
+
+STAGE = "evaluation_metrics"
+CODE_VERSION = "1"
+"""Changes when the same model and ground truth would give other figures."""
+
+EVALUATION = "evaluation.json"
+SCORES = "scores.parquet"
+METRICS = "metrics.json"
+PLOTS = "plots"
+
+
+def evaluate(dataset: Dataset, tracking: Tracking) -> StageReport:
+    """Evaluate the models that lie there.
+
+    Raises:
+        InputError: if there is no model, or no test video.
+        MismatchError: if the features are not those the models were trained on.
+    """
+    started = time.perf_counter()
+    test = _TestSplit.of(dataset)
+    seeds = {seed: _evaluate_seed(test, seed) for seed in trained_seeds(dataset)}
+    served = seeds[served_seed(dataset)]
+    result = {
+        "served_seed": served_seed(dataset),
+        "seeds": {str(seed): found.to_json() for seed, found in seeds.items()},
+        "over_seeds": _over_seeds(list(seeds.values())),
+    }
+    folder = dataset.stage(STAGE)
+    files.write_json(folder / EVALUATION, result)
+    _write_scores(folder / SCORES, test, served.scores)
+    files.write_json(metrics_path(dataset), headline(result))
+    _write_plots(test, served)
+    _log(dataset, tracking, headline(result))
+    report = StageReport(
+        stage=STAGE,
+        dataset=dataset.name,
+        done=len(test.rows),
+        reused=0,
+        quarantined={},
+        seconds=time.perf_counter() - started,
+    )
+    report.write(dataset)
+    logger.info("%s", report)
+    return report
+
+
+def metrics_path(dataset: Dataset) -> Path:
+    """Where the headline figures lie."""
+    return dataset.folder / METRICS
+
+
+def headline(result: Mapping[str, Any]) -> dict[str, float]:
+    """The figures to look at first: means over the seeds, by how the checkpoint was picked."""
+    flat: dict[str, float] = {}
+    for pick, figures in result["over_seeds"].items():
+        for name, spread in figures.items():
+            if pick == "picked" or name == "frame_auc":
+                prefix = "" if pick == "picked" else f"{pick}_"
+                flat[f"{prefix}{name}"] = spread["mean"]
+                flat[f"{prefix}{name}_std"] = spread["std"]
+    return flat
+
+
+@dataclass(frozen=True)
+class _TestSplit:
+    """The videos that are evaluated, with what the models read and what is true of them."""
+
+    inputs: Inputs
+    rows: Sequence[RawVideoRow]
+    features: Sequence[tuple[str, "VideoFeatures"]]
+    truth: Mapping[str, "GroundTruth"]
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> "_TestSplit":
+        from tevad_model.metrics import GroundTruth
+
+        inputs = read_inputs(dataset)
+        rows = inputs.split("test")
+        if not rows:
+            raise InputError(
+                f"{dataset.name}: no usable video is in the test split; give some videos the "
+                "split `test` in videos.csv"
+            )
+        events = read_events(dataset)
+        truth = {
+            row.video: GroundTruth(
+                label=row.label == "abnormal",
+                fps=row.fps,
+                events=None if events is None else events.get(row.video),
+                event_class=row.category or None,
+            )
+            for row in rows
+        }
+        features = [(row.video, inputs.features(row.video)) for row in rows]
+        return cls(inputs, rows, features, truth)
+
+    def frame_scores(self, snippet_scores: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+        """Each frame its snippet's score, by video."""
+        return {
+            row.video: timeline.frame_values(snippet_scores[row.video], row.frames)
+            for row in self.rows
+        }
+
+
+@dataclass(frozen=True)
+class _SeedFigures:
+    """What one seed's models are worth.
+
+    Attributes:
+        scores: of the picked model, by video.
+        picks: figures by how the checkpoint was picked: ``picked``, ``last``.
+        best_on_test: the checkpoint that test itself would pick: its step and frame AUC. Never a
+            result, only what published figures are comparable with.
+    """
+
+    scores: Mapping[str, "SnippetScores"]
+    picks: Mapping[str, "Evaluation"]
+    best_on_test: Mapping[str, float]
+
+    def figures(self) -> dict[str, dict[str, float]]:
+        """The figures of every pick by name."""
+        found = {pick: dict(evaluation.figures) for pick, evaluation in self.picks.items()}
+        if self.best_on_test:
+            found["best_on_test"] = {"frame_auc": self.best_on_test["frame_auc"]}
+        return found
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as JSON values."""
+        return {
+            **{pick: evaluation.to_json() for pick, evaluation in self.picks.items()},
+            "best_on_test": dict(self.best_on_test),
+        }
+
+
+def _evaluate_seed(test: _TestSplit, seed: int) -> _SeedFigures:
+    from tevad_model import artifact, metrics, scoring
+
+    dataset = test.inputs.dataset
+    fingerprints = {kind: card.fingerprint for kind, card in test.inputs.encoders.items()}
+    scores, picks = {}, {}
+    for pick, folder in (("picked", picked_folder), ("last", last_folder)):
+        model = artifact.load(folder(dataset, seed))
+        artifact.check_fits(
+            model,
+            f"evaluating {dataset.name}, seed {seed}",
+            **_dims(test.features),
+            fingerprints=fingerprints,
+        )
+        scores[pick] = scoring.score_many(model, test.features)
+        picks[pick] = metrics.evaluate(
+            test.frame_scores({video: found.scores for video, found in scores[pick].items()}),
+            test.truth,
+            threshold=model.threshold,
+            resamples=dataset.params.evaluation_metrics.bootstrap,
+        )
+    return _SeedFigures(scores["picked"], picks, _best_on_test(test, seed))
+
+
+def _dims(features: Sequence[tuple[str, "VideoFeatures"]]) -> dict[str, int | None]:
+    _, first = features[0]
+    return {
+        "visual_dim": None if first.visual is None else first.visual.shape[-1],
+        "text_dim": None if first.text is None else first.text.shape[-1],
+    }
+
+
+def _best_on_test(test: _TestSplit, seed: int) -> dict[str, float]:
+    from tevad_model import metrics
+
+    path = test.inputs.dataset.stage("tevad_model") / f"seed_{seed}" / CHECKPOINTS
+    header = files.read_array_header(path)
+    if header is None:
+        return {}
+    joined = files.read_array(path, CHECKPOINT_SCORES)
+    lengths = [timeline.snippet_count(row.frames) for row in test.rows]
+    aucs: dict[int, float] = {}
+    for step, scores in zip(header["steps"], joined, strict=True):
+        parts = np.split(scores.astype(np.float64), np.cumsum(lengths)[:-1])
+        by_video = dict(zip((row.video for row in test.rows), parts, strict=True))
+        found = metrics.evaluate(
+            test.frame_scores(by_video), test.truth, threshold=0.5, resamples=0
+        )
+        if "frame_auc" in found.figures:
+            aucs[step] = found.figures["frame_auc"]
+    if not aucs:
+        return {}
+    step = max(aucs, key=lambda step: (aucs[step], -step))
+    return {"step": step, "frame_auc": aucs[step]}
+
+
+def _over_seeds(seeds: Sequence[_SeedFigures]) -> dict[str, dict[str, dict[str, float]]]:
+    """Mean and deviation of every figure over the seeds, by pick.
+
+    ``flattery`` is what picking the checkpoint on test would have added, seed by seed.
+    """
+    from tevad_model.metrics import summarize
+
+    values: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for seed in seeds:
+        for pick, figures in seed.figures().items():
+            for name, value in figures.items():
+                values[pick][name].append(value)
+        if seed.best_on_test and "frame_auc" in seed.picks["picked"].figures:
+            gain = seed.best_on_test["frame_auc"] - seed.picks["picked"].figures["frame_auc"]
+            values["flattery"]["frame_auc"].append(gain)
+    return {
+        pick: {name: asdict(summarize(found)) for name, found in figures.items()}
+        for pick, figures in values.items()
+    }
+
+
+def _write_scores(path: Path, test: _TestSplit, scores: Mapping[str, "SnippetScores"]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    dataset = test.inputs.dataset
+    table = []
+    for row in test.rows:
+        captions = load_captions(dataset, row.video) if has_captions(dataset) else None
+        found = scores[row.video]
+        for snippet, (score, magnitude) in enumerate(
+            zip(found.scores.tolist(), found.magnitudes.tolist(), strict=True)
+        ):
+            start, end = timeline.snippet_range(snippet, row.frames)
+            table.append(
+                {
+                    "video": row.video,
+                    "snippet": snippet,
+                    "start_frame": start,
+                    "end_frame": end,
+                    "score": score,
+                    "magnitude": magnitude,
+                    "caption": captions[snippet] if captions else "",
+                }
+            )
+    with files.replacing(path) as temporary:
+        pq.write_table(pa.Table.from_pylist(table), temporary, compression="zstd")
+
+
+def _write_plots(test: _TestSplit, served: _SeedFigures) -> None:
+    """Write the curves; a curve that is not defined is an empty table, as DVC wants every output."""
+    from tevad_model.curves import frame_curves
+
+    dataset = test.inputs.dataset
+    folder = dataset.folder / PLOTS
+    frames = test.frame_scores({video: found.scores for video, found in served.scores.items()})
+    curves = frame_curves(frames, test.truth)
+    roc = zip(*curves.roc, strict=True) if curves else ()
+    precision_recall = zip(*curves.precision_recall, strict=True) if curves else ()
+    _write_csv(folder / "roc.csv", ("false_positive_rate", "true_positive_rate"), roc)
+    _write_csv(folder / "precision_recall.csv", ("recall", "precision"), precision_recall)
+    losses = (
+        (seed, row["step"], row["losses"]["loss"])
+        for seed in trained_seeds(dataset)
+        for row in read_history(dataset, seed)["rows"]
+    )
+    _write_csv(folder / "training.csv", ("seed", "step", "loss"), losses)
+
+
+def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    with files.replace_text(path) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+def _log(dataset: Dataset, tracking: Tracking, figures: Mapping[str, float]) -> None:
+    """Add the figures to the run of the models they are of."""
+    run = find_training_run(dataset, tracking)
+    if run is None:
+        raise InputError(
+            f"MLflow at {tracking.uri} has no run of these models; run the stage tevad_model again"
+        )
+    run.metrics({f"test_{name}": value for name, value in figures.items()})
+    run.tags({f"{DATA_TAG}{STAGE}": versions.current(dataset, STAGE)})
+    for path in (dataset.stage(STAGE) / EVALUATION, metrics_path(dataset)):
+        run.artifact(path, "evaluation")
+
+
+@dg.asset(
+    partitions_def=DATASETS,
+    required_resource_keys={RESOURCE},
+    deps=["raw_videos", "snippet_features", "captions", "caption_embeddings", "tevad_model"],
+    code_version=CODE_VERSION,
+    group_name="model",
+    kinds={"python", "scikitlearn", "mlflow", "dvc"},
+)
+def evaluation_metrics(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
+    """How well the models find the abnormal frames of the test split."""
+    dataset = dataset_of(context)
+    report = evaluate(dataset, access(context).tracking())
+    figures = files.read_json(metrics_path(dataset))
+    return committed(dataset, report, {name: round(value, 4) for name, value in figures.items()})

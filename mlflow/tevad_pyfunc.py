@@ -1,0 +1,97 @@
+"""The registered model as MLflow loads it: a table of videos in, a row for each snippet out.
+
+Logged as code (``python_model="mlflow/tevad_pyfunc.py"``), so nothing is pickled. The work is done by
+:class:`tevad_model.pipeline.Pipeline`, whose folder is the artifact ``pipeline``; here is only what
+MLflow needs to call it: the context, the table, and errors a caller can tell from the server's own.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+import mlflow
+import pandas as pd
+from mlflow.exceptions import MlflowException
+
+from tevad_model.errors import InputError
+from tevad_model.pipeline import Pipeline
+
+COLUMNS = ("video", "snippet", "start_frame", "end_frame", "score", "caption")
+
+EXAMPLE_SCHEME = "example:"
+"""Names a clip that travels with the model: ``example:clip.mp4``, as in the input example."""
+
+
+class TevadModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc, name-defined]
+    """Scores the snippets of videos that lie where the model runs."""
+
+    def load_context(self, context: Any) -> None:
+        """Load the pipeline and build its encoders.
+
+        What they can make again, such as an exported network, is kept in ``TEVAD_CACHE``, or else
+        in ``tevad`` below the user's cache folder.
+
+        Raises:
+            MismatchError: if the encoders installed here are not those of the training.
+        """
+        self._pipeline = Pipeline.load(Path(context.artifacts["pipeline"]), _cache())
+        self._examples = Path(context.artifacts["examples"])
+
+    def predict(
+        self,
+        context: Any,  # noqa: ARG002 - MLflow's signature
+        model_input: pd.DataFrame,
+        params: dict[str, Any] | None = None,  # noqa: ARG002 - there are none
+    ) -> pd.DataFrame:
+        """Score videos.
+
+        Args:
+            context: not read; :meth:`load_context` did.
+            model_input: column ``video``: a path, or a ``file://`` URI, on the machine the model
+                runs on.
+            params: there are none.
+
+        Returns:
+            A row a snippet, videos in the order given: ``video, snippet, start_frame, end_frame,
+            score, caption``. Frames are 0-based, ``end_frame`` is not included.
+
+        Raises:
+            MlflowException: INVALID_PARAMETER_VALUE (HTTP 400), naming the video and the reason, if
+                one cannot be read.
+        """
+        rows = [row for video in model_input["video"] for row in self._score(video)]
+        types = {"snippet": "int64", "start_frame": "int64", "end_frame": "int64"}
+        return pd.DataFrame(rows, columns=list(COLUMNS)).astype({**types, "score": "float64"})
+
+    def _score(self, video: str) -> list[dict[str, Any]]:
+        try:
+            scored = self._pipeline.score_video(self._path(video))
+        except InputError as error:
+            raise MlflowException.invalid_parameter_value(str(error)) from error
+        return [{"video": video, **row} for row in scored.snippets()]
+
+    def _path(self, video: str) -> Path:
+        """The file that an entry of the column ``video`` names."""
+        if video.startswith(EXAMPLE_SCHEME):
+            return self._examples / Path(video.removeprefix(EXAMPLE_SCHEME)).name
+        uri = urlsplit(video)
+        if uri.scheme == "file" and uri.netloc in ("", "localhost"):
+            return Path(url2pathname(uri.path))
+        if "://" in video:
+            raise InputError(
+                f"{video}: only paths and file:// URIs are read; fetch the video and give its path"
+            )
+        return Path(video)
+
+
+def _cache() -> Path:
+    if folder := os.environ.get("TEVAD_CACHE"):
+        return Path(folder)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tevad"
+
+
+mlflow.models.set_model(TevadModel())

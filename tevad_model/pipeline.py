@@ -1,0 +1,322 @@
+"""The whole way from a video file to snippet scores, as one folder and one value.
+
+A pipeline is a trained model together with the encoders whose features it was trained on, named by
+their cards. Its folder holds ``model.safetensors`` and ``model.json`` (:mod:`tevad_model.artifact`)
+and ``pipeline.json`` (the cards, and how pixels are read). Encoders are not kept in the folder but
+built anew; one that would encode otherwise than in training is refused.
+
+Belongs here: joining decoder, encoders and network. Doesn't: what any of them computes.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from tevad_model import artifact, encoders, scoring, timeline, video
+from tevad_model.artifact import Model
+from tevad_model.config import Modality
+from tevad_model.encoders.base import (
+    CaptionEncoder,
+    Features,
+    Frame,
+    SentenceEncoder,
+    VisualEncoder,
+)
+from tevad_model.encoders.card import EncoderCard, pixel_fingerprint
+from tevad_model.errors import InputError, MismatchError, VideoError
+from tevad_model.fingerprint import Fingerprint
+from tevad_model.timeline import FloatArray
+from tevad_model.video import FrameStream
+
+PIPELINE_FORMAT = 1
+"""Version of ``pipeline.json``. Others are refused."""
+
+PIPELINE_FILE = "pipeline.json"
+
+_Encoder = TypeVar("_Encoder")
+
+_READS: dict[Modality, tuple[str, ...]] = {
+    "both": ("visual", "caption", "sentence"),
+    "visual": ("visual",),
+    "text": ("caption", "sentence"),
+}
+
+
+@dataclass(frozen=True)
+class VideoScores:
+    """What a pipeline says of one video.
+
+    Attributes:
+        video: the path it was read from.
+        frames: frames it really has.
+        fps: frames a second.
+        captions: one a snippet; empty strings if the pipeline has no captioner.
+        scores: (snippets,) in [0, 1].
+        magnitudes: (snippets,) feature magnitudes.
+    """
+
+    video: str
+    frames: int
+    fps: float
+    captions: tuple[str, ...]
+    scores: FloatArray
+    magnitudes: FloatArray
+
+    @property
+    def frame_scores(self) -> FloatArray:
+        """Each frame its snippet's score: (frames,)."""
+        return timeline.frame_values(self.scores, self.frames)
+
+    def snippets(self) -> Iterator[dict[str, Any]]:
+        """A row a snippet: ``snippet, start_frame, end_frame, score, magnitude, caption``."""
+        for snippet, caption in enumerate(self.captions):
+            start, end = timeline.snippet_range(snippet, self.frames)
+            yield {
+                "snippet": snippet,
+                "start_frame": start,
+                "end_frame": end,
+                "score": float(self.scores[snippet]),
+                "magnitude": float(self.magnitudes[snippet]),
+                "caption": caption,
+            }
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A trained model and the encoders that feed it.
+
+    Attributes:
+        model: the model.
+        max_side: limit of the frames' longer side in pixels; None for none.
+        visual: None if the model reads text alone.
+        captioner: what the model reads, or what explains a model that reads pixels alone; None if
+            its training knew no captions.
+        sentence: None if the model reads pixels alone.
+    """
+
+    model: Model
+    max_side: int | None
+    visual: VisualEncoder | None = None
+    captioner: CaptionEncoder | None = None
+    sentence: SentenceEncoder | None = None
+
+    @classmethod
+    def load(cls, folder: Path, cache: Path) -> Self:
+        """Read a pipeline's folder and build its encoders.
+
+        Args:
+            folder: what :func:`write` made.
+            cache: a folder for what encoders can make again, such as an exported network.
+
+        Raises:
+            InputError: if a file is missing, broken or of an unknown format version, or an encoder
+                cannot be built here.
+            MismatchError: if an encoder built here encodes otherwise than the one in training;
+                every difference is listed.
+        """
+        cards, max_side = _read(folder / PIPELINE_FILE)
+        model = artifact.load(folder)
+        _check_complete(model, cards, folder)
+        pipeline = cls(
+            model,
+            max_side,
+            visual=_built(encoders.build_visual, cards.get("visual"), cache),
+            captioner=_built(encoders.build_caption, cards.get("caption"), cache),
+            sentence=_built(encoders.build_sentence, cards.get("sentence"), cache),
+        )
+        pipeline._check_encoders(cards, folder)
+        return pipeline
+
+    def score_video(self, path: Path) -> VideoScores:
+        """Score a video file.
+
+        Its pictures are decoded once for the visual encoder and the captioner, which run side by
+        side. Before that the file is read through to see that it is whole and how fast it plays,
+        which captions depend on. Features have the precision in which the stages keep them, so
+        that a video has the same scores here as in the evaluation of its dataset.
+
+        Raises:
+            VideoError: if the video cannot be read or encoded, with the reason.
+        """
+        info = video.probe(path)
+        features, captions = self._encode(path, info.fps)
+        for name, rows in (("features", features), ("captions", captions)):
+            if rows is not None and len(rows) != timeline.snippet_count(info.frames):
+                raise VideoError(
+                    f"{path}: {name} of {len(rows)} snippets, but {info.frames} frames have "
+                    f"{timeline.snippet_count(info.frames)}"
+                )
+        scored = scoring.score(self.model, features, self._embed(captions), video=str(path))
+        return VideoScores(
+            video=str(path),
+            frames=info.frames,
+            fps=info.fps,
+            captions=tuple(captions or [""] * len(scored.scores)),
+            scores=scored.scores,
+            magnitudes=scored.magnitudes,
+        )
+
+    def _encode(
+        self, path: Path, fps: float
+    ) -> tuple[npt.NDArray[np.float16] | None, list[str] | None]:
+        """Visual features (snippets, crops, dim) and captions, of those that there are encoders for."""
+        tasks: dict[str, Callable[[FrameStream], Any]] = {}
+        if self.visual is not None:
+            tasks["features"] = partial(_features, self.visual)
+        if self.captioner is not None:
+            tasks["captions"] = partial(_captions, self.captioner, fps)
+        results = _side_by_side(video.frames(path, max_side=self.max_side), tasks)
+        return results.get("features"), results.get("captions")
+
+    def _embed(self, captions: Sequence[str] | None) -> Features | None:
+        """Sentence embeddings, (snippets, dim) float32; each distinct caption is embedded once."""
+        if self.sentence is None or captions is None:
+            return None
+        distinct = sorted(set(captions))
+        embedded = dict(zip(distinct, self.sentence.embed(distinct), strict=True))
+        return np.stack([embedded[caption] for caption in captions])
+
+    def _check_encoders(self, cards: Mapping[str, EncoderCard], folder: Path) -> None:
+        """See that the encoders are those of the cards, and the cards those of the model."""
+        built = self._fingerprints()
+        differences = [
+            f"{kind} encoder, {line}"
+            for kind, card in sorted(cards.items())
+            for line in card.fingerprint.differences(built[kind])
+        ]
+        if differences:
+            raise MismatchError(
+                f"loading {folder}, the model's encoders against those installed here",
+                differences,
+                "Install the versions the model was trained with, or train a model with these.",
+            )
+        artifact.check_fits(
+            self.model,
+            f"loading {folder}",
+            visual_dim=self.visual.dim if self.visual else None,
+            text_dim=self.sentence.dim if self.sentence else None,
+            fingerprints=built,
+        )
+
+    def _fingerprints(self) -> dict[str, Fingerprint]:
+        """Of the encoders as they are here, by kind."""
+        prints = {}
+        if self.visual is not None:
+            prints["visual"] = pixel_fingerprint(self.visual.fingerprint, self.max_side)
+        if self.captioner is not None:
+            prints["caption"] = pixel_fingerprint(self.captioner.fingerprint, self.max_side)
+        if self.sentence is not None:
+            prints["sentence"] = self.sentence.fingerprint
+        return prints
+
+
+def write(
+    folder: Path, model_folder: Path, cards: Mapping[str, EncoderCard], max_side: int | None
+) -> None:
+    """Make a pipeline's folder. ``pipeline.json`` comes last: without it the folder does not load.
+
+    Args:
+        folder: the folder to make.
+        model_folder: a saved model (:func:`tevad_model.artifact.save`).
+        cards: of the encoders by kind (``visual``, ``caption``, ``sentence``): all that the model
+            reads, and the captioner also for a model that reads pixels alone, if there is one.
+        max_side: limit of the longer side of the frames the encoders saw.
+
+    Raises:
+        InputError: if the model cannot be read.
+        MismatchError: if the cards are not of the encoders the model was trained with.
+    """
+    model = artifact.load(model_folder)
+    _check_complete(model, cards, model_folder)
+    artifact.check_fits(
+        model,
+        f"making a pipeline of {model_folder}",
+        visual_dim=model.visual_dim,
+        text_dim=model.text_dim,
+        fingerprints={kind: card.fingerprint for kind, card in cards.items()},
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (artifact.WEIGHTS_FILE, artifact.CARD_FILE):
+        shutil.copyfile(model_folder / name, folder / name)
+    content = {
+        "format": PIPELINE_FORMAT,
+        "max_side": max_side,
+        "encoders": {kind: card.to_json() for kind, card in cards.items()},
+    }
+    partial_file = folder / f"{PIPELINE_FILE}.partial"
+    partial_file.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    partial_file.replace(folder / PIPELINE_FILE)
+
+
+def _read(path: Path) -> tuple[dict[str, EncoderCard], int | None]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; give the folder of a pipeline") from None
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON ({error}); register the model anew") from None
+    version = content.get("format") if isinstance(content, dict) else None
+    if version != PIPELINE_FORMAT:
+        raise InputError(
+            f"{path}: format {version!r} is unknown to this version, which reads "
+            f"{PIPELINE_FORMAT}; load it with the version that wrote it, or register the model anew"
+        )
+    cards = {kind: EncoderCard.from_json(card) for kind, card in content["encoders"].items()}
+    return cards, content["max_side"]
+
+
+def _check_complete(model: Model, cards: Mapping[str, EncoderCard], folder: Path) -> None:
+    modality = model.params.modality
+    missing = [kind for kind in _READS[modality] if kind not in cards]
+    if missing:
+        raise MismatchError(
+            f"the pipeline of {folder}",
+            [f"{kind} encoder: modality {modality!r} reads it, none is given" for kind in missing],
+            "Give the cards of the encoders the model was trained with.",
+        )
+
+
+def _built(
+    build: Callable[[str, Mapping[str, Any], Path], _Encoder], card: EncoderCard | None, cache: Path
+) -> _Encoder | None:
+    return None if card is None else build(card.backend, card.options, cache)
+
+
+def _features(encoder: VisualEncoder, stream: FrameStream) -> npt.NDArray[np.float16]:
+    """(snippets, crops, dim), rounded as the stage snippet_features keeps them."""
+    return np.concatenate(list(encoder.encode(stream))).astype(np.float16)
+
+
+def _captions(captioner: CaptionEncoder, fps: float, stream: FrameStream) -> list[str]:
+    return list(captioner.caption(stream, fps))
+
+
+def _side_by_side(
+    frames: Iterator[Frame], tasks: Mapping[str, Callable[[FrameStream], Any]]
+) -> dict[str, Any]:
+    """Feed several tasks, each in a thread of its own, from one pass over the frames.
+
+    The first error of a task, or of the frames' source, ends the others and is raised.
+    """
+    streams = video.broadcast(frames, len(tasks))
+    # The streams close first: that ends the tasks still running, which the pool then waits for.
+    with ThreadPoolExecutor(len(tasks), "encoder") as pool, ExitStack() as reading:
+        running = {
+            name: pool.submit(task, reading.enter_context(stream))
+            for (name, task), stream in zip(tasks.items(), streams, strict=True)
+        }
+        ended, _ = wait(running.values(), return_when=FIRST_EXCEPTION)
+        for future in ended:
+            future.result()
+        return {name: future.result() for name, future in running.items()}
