@@ -171,8 +171,8 @@ def unlisted_videos(rows: Iterable[VideoRow], paths: Iterable[str]) -> list[str]
 def assign_splits(rows: Sequence[VideoRow]) -> list[VideoRow]:
     """Give labelled rows without a split one that other videos coming or going does not change.
 
-    A video's place follows from a hash of its name, so that a video once trained on is never later
-    tested on. Each label gets at least one test video where it has two or more.
+    A video's place follows from a hash of its name, so that a video once trained on is hardly ever
+    tested on later. Each label gets at least one test video where it has two or more.
     """
     by_label: dict[str, list[VideoRow]] = defaultdict(list)
     for row in rows:
@@ -183,7 +183,7 @@ def assign_splits(rows: Sequence[VideoRow]) -> list[VideoRow]:
         chosen = {video for position, video in ranked if position < TEST_SHARE}
         if not chosen and len(ranked) > 1:
             chosen = {ranked[0][1]}
-        if len(chosen) == len(ranked) > 1:
+        if ranked and len(chosen) == len(ranked):
             chosen.discard(ranked[-1][1])
         test |= chosen
     return [
@@ -269,7 +269,7 @@ def _unique_names(paths: Sequence[str]) -> dict[str, str]:
         pure = PurePosixPath(path)
         by_stem[pure.stem if pure.suffix.lower() in VIDEO_SUFFIXES else pure.name].append(path)
     return {
-        path: stem if len(same) == 1 else path.replace("/", "-")
+        path: stem if len(same) == 1 else f"{PurePosixPath(path).parent}/{stem}".replace("/", "-")
         for stem, same in by_stem.items()
         for path in same
     }

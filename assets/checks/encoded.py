@@ -4,17 +4,18 @@ A result that is not there or not whole counts as one without snippets, so that 
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from assets.checks.expectations import Check, Expectation, Table, equal
+from assets.checks.expectations import Check, Expectation, Table, between, equal
 from assets.raw_videos import read_raw_videos
 from assets.workspace import files
 from assets.workspace.files import Array
 from assets.workspace.manifest import Manifest, StageRow
+from assets.workspace.params import CheckParams
 from assets.workspace.project import Dataset
-from assets.workspace.stage import read_encoder_card
+from assets.workspace.stage import ARRAY, read_encoder_card
 from tevad_model import timeline
 
 Measure = Callable[[str], Mapping[str, object]]
@@ -46,18 +47,26 @@ SHAPE = Check(
 def measure_videos(
     dataset: Dataset, stage: str, manifest: Manifest[StageRow], measure: Measure
 ) -> Table:
-    """One row for each video the manifest has as usable, beside what is due for it."""
+    """One row for each video that should have a result, beside what is due for it.
+
+    Args:
+        dataset: whose stage.
+        stage: the stage.
+        manifest: of the stage; the videos it has in quarantine need no result.
+        measure: measures one video's result.
+    """
     frames = {row.video: row.frames for row in read_raw_videos(dataset).usable}
+    made = manifest.by_video()
     encoder = read_encoder_card(dataset.stage(stage)).fingerprint.digest
     rows = [
         {
-            "video": row.video,
-            "snippets_due": timeline.snippet_count(frames[row.video]) if row.video in frames else 0,
-            "fingerprint": row.fingerprint,
+            "video": video,
+            "snippets_due": timeline.snippet_count(frames[video]) if video in frames else 0,
+            "fingerprint": made[video].fingerprint if video in made else "",
             "encoder": encoder,
-            **measure(row.video),
+            **measure(video),
         }
-        for row in manifest.usable
+        for video in sorted((frames.keys() | made.keys()) - manifest.quarantined.keys())
     ]
     return Table.of(rows, key=["video"])
 
@@ -70,8 +79,22 @@ def with_commonest_shape(table: Table) -> Table:
     return Table(table.rows.assign(commonest_shape=commonest), table.key)
 
 
-def measure_array(array: Array) -> dict[str, object]:
+def read_whole(dataset: Dataset, stage: str, video: str, name: str) -> Array | None:
+    """A video's array, or None if its file is not there or not whole."""
+    path = dataset.stage(stage) / f"{video}{ARRAY.suffix}"
+    return None if files.read_array_header(path) is None else files.read_array(path, name)
+
+
+def measure_array(array: Array | None) -> dict[str, object]:
     """Figures of an array of shape (snippets, …, dim); norms are over the last axis."""
+    if array is None or array.size == 0:
+        return {
+            "snippets": 0,
+            "shape": "nothing",
+            "not_finite": 0,
+            "least_norm": None,
+            "largest_norm": None,
+        }
     values = array.astype(np.float32)
     norms = np.linalg.norm(values, axis=-1)
     return {
@@ -83,24 +106,11 @@ def measure_array(array: Array) -> dict[str, object]:
     }
 
 
-def read_whole(dataset: Dataset, stage: str, video: str, name: str, suffix: str) -> Array | None:
-    """A video's array, or None if its file is not there or not whole."""
-    path = dataset.stage(stage) / f"{video}{suffix}"
-    return None if files.read_array_header(path) is None else files.read_array(path, name)
+def is_finite(_: CheckParams) -> list[Expectation]:
+    """No value is NaN or infinite."""
+    return between("not_finite", 0, 0)
 
 
-NOTHING: Mapping[str, object] = {
-    "snippets": 0,
-    "shape": "no array",
-    "not_finite": 0,
-    "least_norm": 0.0,
-    "largest_norm": 0.0,
-}
-"""The figures of an array that is not there."""
-
-
-def norms_within(limits: tuple[float, float]) -> Sequence[Expectation]:
+def norms_within(limits: tuple[float, float]) -> list[Expectation]:
     """Both the least and the largest norm of a video lie in the range."""
-    from assets.checks.expectations import between
-
     return [*between("least_norm", *limits), *between("largest_norm", *limits)]

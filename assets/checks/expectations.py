@@ -223,8 +223,7 @@ def validate(
     }
     with DataDocs.of(dataset.reports) as docs:
         unexpected = {
-            name: docs.validate(f"{stage}.{name}", tables[name], suites[name])
-            for name in tables
+            name: docs.validate(f"{stage}.{name}", tables[name], suites[name]) for name in tables
         }
         pages = docs.build()
     return [
@@ -249,10 +248,7 @@ def _judge(
         measured=_words(expectation.columns[0]),
         limit=expectation.limit,
         found=_found(table, expectation.columns[0]),
-        offenders=tuple(
-            {column: row[column] for column in shown}
-            for row in unexpected
-        ),
+        offenders=tuple({column: row[column] for column in shown} for row in unexpected),
     )
 
 

@@ -138,7 +138,7 @@ def test_fitting_inputs_are_let_through() -> None:
 
 def test_unfitting_inputs_are_all_listed() -> None:
     other = {"visual": Fingerprint({"backend": "a", "size": 160})}
-    with pytest.raises(MismatchError, match="^scoring x: inputs do not fit") as caught:
+    with pytest.raises(MismatchError, match=r"^scoring x: inputs do not fit") as caught:
         check_fits(
             model(), "scoring x", visual_dim=9, text_dim=4, fingerprints=other, snippet_frames=8
         )

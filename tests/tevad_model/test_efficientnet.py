@@ -229,6 +229,24 @@ def test_an_empty_video_is_refused(cache: Path) -> None:
         list(make(cache).encode([]))
 
 
+def test_a_frame_of_another_size_is_refused(cache: Path) -> None:
+    frames = noise(3) + noise(1, height=64)
+    with pytest.raises(VideoError, match="frame 3 is"):
+        list(make(cache).encode(frames))
+
+
+@pytest.mark.parametrize("scale", [1, 4], ids=["grown", "shrunk"])
+def test_size_of_the_frames_hardly_matters(cache: Path, scale: int) -> None:
+    """Frames smaller and larger than the pictures the network sees give like features."""
+    small = moving_square(16, speed=2, height=48, width=64)
+    frames = [frame.repeat(scale, axis=0).repeat(scale, axis=1) for frame in small]
+    exact = [frame.repeat(2, axis=0).repeat(2, axis=1) for frame in small]
+    encoder = make(cache, side=111)  # 96 × 128
+    ours, expected = features(encoder, frames).ravel(), features(encoder, exact).ravel()
+    cosine = ours @ expected / np.linalg.norm(ours) / np.linalg.norm(expected)
+    assert cosine > 0.9
+
+
 @pytest.mark.parametrize(
     "frame", [np.zeros((8, 8), np.uint8), np.zeros((8, 8, 3), np.float32)], ids=["grey", "float"]
 )

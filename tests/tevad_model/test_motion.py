@@ -283,7 +283,7 @@ def test_median_picture_is_the_median() -> None:
 
 def test_a_background_is_learned_first() -> None:
     with pytest.raises(RuntimeError, match="learned"):
-        Background().foreground(np.zeros((16, 16), np.uint8), contrast=12, changed_view=0.5)
+        Background().foreground(np.zeros((16, 16, 3), np.uint8), contrast=12, changed_view=0.5)
 
 
 def _mover(**facts: object) -> Mover:
@@ -334,4 +334,4 @@ def test_tells_a_cyclist_from_a_walker_more_often_than_not(shared_data: Path) ->
     said, is_event = np.array(told), np.array(abnormal)
     hits, false_alarms = said[is_event].mean(), said[~is_event].mean()
     assert hits > 0.5
-    assert (hits + 1 - false_alarms) / 2 > 0.6
+    assert (hits + 1 - false_alarms) / 2 > 0.7

@@ -96,7 +96,7 @@ def test_features_that_are_not_read_are_not_looked_at() -> None:
 
 
 def test_wrong_dimensions_are_all_listed() -> None:
-    with pytest.raises(MismatchError, match="^scoring v7") as caught:
+    with pytest.raises(MismatchError, match=r"^scoring v7") as caught:
         score(model(), np.zeros((4, 1, 5)), np.zeros((4, 6)), video="v7")
     assert len(caught.value.differences) == 2
 
@@ -112,5 +112,5 @@ def test_wrong_dimensions_are_all_listed() -> None:
 def test_unusable_features_name_the_video(
     visual: np.ndarray | None, text: np.ndarray | None
 ) -> None:
-    with pytest.raises(VideoError, match="^v7: "):
+    with pytest.raises(VideoError, match=r"^v7: "):
         score(model(), visual, text, video="v7")

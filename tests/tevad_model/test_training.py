@@ -290,7 +290,7 @@ def test_a_diverging_loss_stops_with_step_part_and_video(tmp_path: Path) -> None
 
 
 def test_a_loss_that_runs_away_is_named_with_its_part(tmp_path: Path) -> None:
-    params = quick(selection="last", learning_rate=100.0)
+    params = quick(selection="last", learning_rate=1e4)
     with pytest.raises(InputError, match=r"stopped at step \d .*the magnitude loss has grown"):
         train(examples(), params, seed=0, work_dir=tmp_path)
 

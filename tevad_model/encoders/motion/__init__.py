@@ -16,7 +16,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from tevad_model.encoders.base import Frame
 from tevad_model.encoders.motion.measure import (
-    Grey,
     Meter,
     working_picture,
 )
@@ -90,7 +89,7 @@ class MotionCaptioner:
             self._snippets(frames, stride), SNIPPET_FRAMES // stride, fps / stride
         )
 
-    def _snippets(self, frames: Iterable[Frame], stride: int) -> Iterator[list[Grey]]:
+    def _snippets(self, frames: Iterable[Frame], stride: int) -> Iterator[list[Frame]]:
         """Working pictures of every ``stride``-th frame, a list for each snippet."""
         numbered = enumerate(frames)
         while snippet := list(islice(numbered, SNIPPET_FRAMES)):
@@ -101,12 +100,14 @@ class MotionCaptioner:
             ]
 
     def _captions(
-        self, snippets: Iterator[list[Grey]], whole: int, per_second: float
+        self, snippets: Iterator[list[Frame]], whole: int, per_second: float
     ) -> Iterator[str]:
         first = list(islice(snippets, WINDOW_SNIPPETS))
         if not first:
             return
-        watch = _Watch([grey for snippet in first for grey in snippet], per_second, self.options)
+        watch = _Watch(
+            [picture for snippet in first for picture in snippet], per_second, self.options
+        )
         window = deque(watch.see(snippet) for snippet in first)
         before: list[Sample] = []
         while window:
@@ -119,7 +120,7 @@ class MotionCaptioner:
 class _Watch:
     """What is known of one video while it is read."""
 
-    def __init__(self, first: Sequence[Grey], per_second: float, options: MotionOptions) -> None:
+    def __init__(self, first: Sequence[Frame], per_second: float, options: MotionOptions) -> None:
         self._meter = Meter(
             first,
             per_second,
@@ -130,12 +131,12 @@ class _Watch:
         self._tracker = Tracker(1 / per_second)
         self._scene = Scene(first[0].shape[0])
 
-    def see(self, snippet: Sequence[Grey]) -> list[Sample]:
+    def see(self, snippet: Sequence[Frame]) -> list[Sample]:
         """Measure the pictures of the next snippet, then let the background follow."""
         samples = []
         fast = self._scene.fast()
-        for grey in snippet:
-            blobs = self._meter.measure(grey, fast)
+        for picture in snippet:
+            blobs = self._meter.measure(picture, fast)
             observations = self._tracker.follow(blobs or [])
             self._scene.learn(observations)
             samples.append(Sample(observations, view_changed=blobs is None))

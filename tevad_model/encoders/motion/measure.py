@@ -18,7 +18,7 @@ import numpy.typing as npt
 from tevad_model.encoders.base import Frame
 
 Grey = npt.NDArray[np.uint8]
-"""One grey working picture, shape (height, width)."""
+"""One grey picture, shape (height, width)."""
 
 Flow = npt.NDArray[np.float32]
 """Displacement of every pixel from one picture to the next, shape (height, width, 2), x before y."""
@@ -33,6 +33,9 @@ IntArray = npt.NDArray[np.intp]
 
 _SMALLEST_SIDE = 16
 """Optical flow needs about 12 pixels; smaller pictures are padded."""
+
+_ABOVE_SHADOW = 0.75
+"""Share of a blob's height, from its top, in which its width is taken: shadows lie at its foot."""
 
 _MARGIN = 32
 """Rows around the foreground in which the flow is measured, too.
@@ -82,21 +85,20 @@ class Blob:
     vy: float
 
 
-def working_picture(frame: Frame, longest_side: int) -> Grey:
-    """Grey picture of a frame, scaled down to ``longest_side`` where it is larger."""
-    grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
-    height, width = grey.shape
+def working_picture(frame: Frame, longest_side: int) -> Frame:
+    """A frame scaled down to ``longest_side`` where it is larger."""
+    height, width = frame.shape[:2]
     scale = longest_side / max(height, width)
     if scale < 1:
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
-    bottom, right = (max(0, _SMALLEST_SIDE - side) for side in grey.shape)
+        frame = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
+    bottom, right = (max(0, _SMALLEST_SIDE - side) for side in frame.shape[:2])
     if bottom or right:
-        grey = cv2.copyMakeBorder(grey, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
-    return np.asarray(grey, dtype=np.uint8)
+        frame = cv2.copyMakeBorder(frame, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
+    return np.asarray(frame, dtype=np.uint8)
 
 
-def median_picture(pictures: Sequence[Grey]) -> Grey:
+def median_picture(pictures: Sequence[Frame]) -> Frame:
     """Median of each pixel over the pictures (the lower one of an even number).
 
     An odd-even transposition sort of whole pictures: its minima and maxima run at the speed of
@@ -114,10 +116,10 @@ class Background:
     """The still scene: the median of pictures spread over the recent past."""
 
     def __init__(self) -> None:
-        self._samples: deque[Grey] = deque(maxlen=_BACKGROUND_SAMPLES)
-        self._picture: Grey | None = None
+        self._samples: deque[Frame] = deque(maxlen=_BACKGROUND_SAMPLES)
+        self._picture: Frame | None = None
 
-    def learn(self, pictures: Sequence[Grey]) -> None:
+    def learn(self, pictures: Sequence[Frame]) -> None:
         """Take in pictures; the oldest are forgotten."""
         self._samples.extend(pictures)
         self._picture = median_picture(self._samples)
@@ -126,7 +128,7 @@ class Background:
         """Drop what was learned, after the view changed."""
         self._samples.clear()
 
-    def foreground(self, grey: Grey, contrast: int, changed_view: float) -> Mask | None:
+    def foreground(self, picture: Frame, contrast: int, changed_view: float) -> Mask | None:
         """Mask of what differs from the scene by ``contrast`` and by four deviations of the noise.
 
         None if more than the share ``changed_view`` of the picture differs by ``contrast``.
@@ -137,10 +139,12 @@ class Background:
         if self._picture is None:
             raise RuntimeError("a background is learned before it is used")
         scene = self._picture
-        shift = int(np.median(grey[::4, ::4].astype(np.int16) - scene[::4, ::4]))
-        if shift:
-            scene = np.clip(scene.astype(np.int16) + shift, 0, 255).astype(np.uint8)
-        difference = cv2.GaussianBlur(cv2.absdiff(grey, scene), (3, 3), 0)
+        change = picture[::4, ::4].astype(np.int16) - scene[::4, ::4]
+        shift = np.median(change, axis=(0, 1)).astype(np.int16)
+        if shift.any():
+            scene = np.clip(scene + shift, 0, 255).astype(np.uint8)
+        red, green, blue = cv2.split(cv2.absdiff(picture, scene))
+        difference = cv2.GaussianBlur(cv2.max(cv2.max(red, green), blue), (3, 3), 0)
         sparse = difference[::4, ::4]
         if np.count_nonzero(sparse > contrast) > changed_view * sparse.size:
             return None
@@ -184,11 +188,19 @@ def regions(
     for label in np.flatnonzero(boxes[1:count, cv2.CC_STAT_AREA] >= smallest_area) + 1:
         x, y, width, height = (int(value) for value in boxes[label, :4])
         rows, columns = np.nonzero(labels[y : y + height, x : x + width] == label)
+        if x == 0 or x + width == mask.shape[1]:
+            continue
         pixels = (rows + y, columns + x)
+        centre = x + width / 2
+        width = int(np.ptp(columns[rows < _ABOVE_SHADOW * height])) + 1
         vx, vy = np.median(flow[pixels], axis=0)
-        blob = Blob(x + width / 2, top + y + height, width, height, float(vx), float(vy))
+        blob = Blob(centre, top + y + height, width, height, float(vx), float(vy))
         found.append((blob, pixels))
     return found
+
+
+def _grey(picture: Frame) -> Grey:
+    return np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), dtype=np.uint8)
 
 
 def _band(mask: Mask) -> slice:
@@ -204,7 +216,7 @@ class Meter:
 
     def __init__(
         self,
-        first: Sequence[Grey],
+        first: Sequence[Frame],
         per_second: float,
         *,
         contrast: int,
@@ -222,26 +234,27 @@ class Meter:
         """
         self._per_second = per_second
         self._contrast = contrast
-        self._smallest_area = smallest_object * first[0].size
+        self._smallest_area = smallest_object * first[0].shape[0] * first[0].shape[1]
         self._changed_view = changed_view
         self._flow = OpticalFlow()
         self._background = Background()
         self._background.learn(first[:: -(-len(first) // _BACKGROUND_SAMPLES)])
-        self._previous = first[0]
+        self._previous = _grey(first[0])
 
-    def measure(self, grey: Grey, fast: Fast | None) -> list[Blob] | None:
+    def measure(self, picture: Frame, fast: Fast | None) -> list[Blob] | None:
         """The blobs of the next picture; None if the view changed and is learned anew.
 
         Args:
-            grey: the picture, shape (height, width).
+            picture: of the size of the first ones, shape (height, width, 3).
             fast: what a fast object is here, so that a cyclist is told from the walkers he rides
                 through; None while that is not known.
         """
-        mask = self._background.foreground(grey, self._contrast, self._changed_view)
+        mask = self._background.foreground(picture, self._contrast, self._changed_view)
+        grey = _grey(picture)
         previous, self._previous = self._previous, grey
         if mask is None:
             self._background.forget()
-            self._background.learn([grey])
+            self._background.learn([picture])
             return None
         if cv2.countNonZero(mask) < self._smallest_area:
             return []
@@ -267,6 +280,6 @@ class Meter:
                 mask[pixels] = 0
         return racers
 
-    def learn(self, pictures: Sequence[Grey]) -> None:
+    def learn(self, pictures: Sequence[Frame]) -> None:
         """Let the background follow slow changes of the scene."""
         self._background.learn(pictures)

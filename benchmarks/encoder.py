@@ -1,0 +1,89 @@
+"""How much faster ONNX Runtime reads pictures than PyTorch does, with the same network and numbers.
+
+Both take the same pictures, one batch at a time, on the same number of threads, in alternation; the
+medians are compared, and the feature maps must be equal. ``python -m benchmarks.encoder`` prints a
+table, ``--json`` one object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tevad_model.encoders.efficientnet import exported_network, network
+
+PICTURES, SIDE, RUNS, TOLERANCE = 8, 224, 9, 1e-4
+
+
+def measure(cache: Path | None = None) -> dict[str, float]:
+    """Time both runtimes.
+
+    Args:
+        cache: folder of the exported network; without one it is exported for this measurement.
+
+    Returns:
+        ``encoder_ratio`` (PyTorch's time over ONNX Runtime's) and both times, in milliseconds for
+        one picture of 224 × 224.
+    """
+    if cache is None:
+        with tempfile.TemporaryDirectory() as folder:
+            return measure(Path(folder))
+    import onnxruntime
+    import torch
+
+    session = onnxruntime.InferenceSession(exported_network(cache))
+    eager = network()
+    pictures = np.random.default_rng(0).integers(0, 256, (PICTURES, SIDE, SIDE, 3), dtype=np.uint8)
+
+    def run_onnx() -> Any:
+        return session.run(None, {"pictures": pictures})[0]
+
+    def run_eager() -> Any:
+        with torch.inference_mode():
+            return eager(torch.from_numpy(pictures)).numpy()
+
+    np.testing.assert_allclose(run_onnx(), run_eager(), atol=TOLERANCE)
+    eager_ms, onnx_ms = _alternate(run_eager, run_onnx)
+    return {
+        "encoder_ratio": eager_ms / onnx_ms,
+        "encoder_eager_ms": eager_ms,
+        "encoder_onnx_ms": onnx_ms,
+    }
+
+
+def _alternate(*ways: Callable[[], Any]) -> list[float]:
+    """Median milliseconds a picture of each way, run in turns so that load falls on all alike."""
+    times: list[list[float]] = [[] for _ in ways]
+    for _ in range(RUNS):
+        for way, taken in zip(ways, times, strict=True):
+            start = time.perf_counter()
+            way()
+            taken.append(time.perf_counter() - start)
+    return [1e3 * statistics.median(taken) / PICTURES for taken in times]
+
+
+def main() -> None:
+    """Print what :func:`measure` finds."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", action="store_true", help="one object {figure: value}")
+    as_json = parser.parse_args().json
+    figures = measure()
+    if as_json:
+        print(json.dumps(figures))
+        return
+    print(f"EfficientNet-Lite0, {SIDE} × {SIDE}, batches of {PICTURES}, median of {RUNS} runs")
+    print(f"  PyTorch, eager  {figures['encoder_eager_ms']:7.1f} ms a picture")
+    print(f"  ONNX Runtime    {figures['encoder_onnx_ms']:7.1f} ms a picture")
+    print(f"  encoder_ratio   {figures['encoder_ratio']:7.2f}")
+
+
+if __name__ == "__main__":
+    main()

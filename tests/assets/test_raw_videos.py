@@ -1,0 +1,329 @@
+"""raw_videos and its listing: what is taken in, what goes to quarantine and with which words."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from assets.raw_videos import ingest_raw_videos, read_events, read_raw_videos, video_path
+from assets.workspace import listing
+from assets.workspace.params import DatasetParams, write_dataset
+from assets.workspace.project import Dataset, Project
+from tevad_model.errors import InputError
+
+WriteVideo = Callable[..., Path]
+
+
+@pytest.fixture
+def source(tmp_path: Path, write_video: WriteVideo) -> Path:
+    """A folder with one sound normal and one sound abnormal video."""
+    folder = tmp_path / "source"
+    write_video(folder / "good.mp4", seed=1)
+    write_video(folder / "odd.mp4", seed=2)
+    return folder
+
+
+@pytest.fixture
+def dataset(project_root: Path, source: Path) -> Dataset:
+    write_dataset(project_root, "site", DatasetParams(source=str(source)))
+    return Project.find().dataset("site")
+
+
+def table(source: Path, *lines: str, header: str = "video,path,label,split") -> None:
+    """Write videos.csv: the two sound videos and further lines."""
+    rows = ["good,good.mp4,normal,train", "odd,odd.mp4,abnormal,train", *lines]
+    (source / "videos.csv").write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
+
+
+def take_in(dataset: Dataset) -> dict[str, str]:
+    """Look at the source, take it in, and return the quarantine."""
+    listing.refresh(dataset)
+    return ingest_raw_videos(dataset).quarantined
+
+
+def usable(dataset: Dataset) -> set[str]:
+    return {row.video for row in read_raw_videos(dataset).usable}
+
+
+def test_what_is_taken_in_is_what_the_file_holds(dataset: Dataset, source: Path) -> None:
+    table(source)
+    assert take_in(dataset) == {}
+    row = read_raw_videos(dataset).by_video()["good"]
+    assert (row.frames, row.fps, row.width, row.height) == (20, 10.0, 64, 48)
+    assert (row.label, row.split) == ("normal", "train")
+    assert video_path(dataset, row).read_bytes() == (source / "good.mp4").read_bytes()
+
+
+def cut(part: float) -> Callable[[Path, Path], None]:
+    def make(good: Path, bad: Path) -> None:
+        content = good.read_bytes()
+        bad.write_bytes(content[: int(len(content) * part)])
+
+    return make
+
+
+def audio_only(_: Path, bad: Path) -> None:
+    with av.open(str(bad), "w", format="mp4") as container:
+        stream = container.add_stream("aac", rate=8000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+        frame.sample_rate = 8000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda _, bad: bad.write_bytes(b""), "empty"),
+        (lambda _, bad: bad.write_text("not a video at all\n" * 50), "bad.mp4: "),
+        (cut(0.1), "bad.mp4: "),
+        (cut(0.5), "bad.mp4: "),
+        (cut(0.9), "bad.mp4: "),
+        (audio_only, "holds no video"),
+        (lambda _, bad: None, "listed, but not in"),
+    ],
+    ids=["empty", "text", "cut at 10 %", "cut at 50 %", "cut at 90 %", "audio only", "not there"],
+)
+def test_an_unusable_file_is_quarantined_and_the_rest_stands(
+    dataset: Dataset, source: Path, make: Callable[[Path, Path], None], reason: str
+) -> None:
+    make(source / "good.mp4", source / "bad.mp4")
+    table(source, "bad,bad.mp4,normal,train")
+    quarantined = take_in(dataset)
+    assert quarantined.keys() == {"bad"}
+    assert reason in quarantined["bad"]
+    assert "bad.mp4" in quarantined["bad"]
+    assert "\n" not in quarantined["bad"]
+    assert usable(dataset) == {"good", "odd"}
+    assert {p.name for p in (dataset.stage("raw_videos") / "videos").iterdir()} == {
+        "good.mp4",
+        "odd.mp4",
+    }
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("up,../elsewhere.mp4,normal,train", "must stay within"),
+        ("../up,good.mp4,normal,train", "must be a plain name"),
+        ("odd label,good.mp4,strange,train", "label 'strange' is unknown"),
+    ],
+)
+def test_an_unusable_row_is_quarantined(
+    dataset: Dataset, source: Path, line: str, reason: str
+) -> None:
+    shutil.copy(source / "good.mp4", source.parent / "elsewhere.mp4")
+    table(source, line)
+    [problem] = take_in(dataset).values()
+    assert reason in problem
+    assert usable(dataset) == {"good", "odd"}
+
+
+def test_a_link_out_of_the_folder_is_quarantined(dataset: Dataset, source: Path) -> None:
+    outside = source.parent / "outside.mp4"
+    shutil.move(source / "odd.mp4", outside)
+    (source / "odd.mp4").symlink_to(outside)
+    table(source)
+    assert "leads out of" in take_in(dataset)["odd"]
+    assert usable(dataset) == {"good"}
+
+
+def test_same_content_under_two_labels_is_quarantined_twice(dataset: Dataset, source: Path) -> None:
+    shutil.copy(source / "good.mp4", source / "twin.mp4")
+    table(source, "twin,twin.mp4,abnormal,train")
+    quarantined = take_in(dataset)
+    assert quarantined.keys() == {"good", "twin"}
+    assert "listed as abnormal and normal" in quarantined["good"]
+
+
+def test_same_content_under_one_label_is_taken_once(dataset: Dataset, source: Path) -> None:
+    shutil.copy(source / "good.mp4", source / "twin.mp4")
+    table(source, "twin,twin.mp4,normal,train")
+    assert take_in(dataset).keys() == {"twin"}
+
+
+def test_a_file_listed_twice_is_taken_once(dataset: Dataset, source: Path) -> None:
+    table(source, "good,good.mp4,normal,train")
+    assert take_in(dataset) == {}
+    assert usable(dataset) == {"good", "odd"}
+
+
+def test_a_file_that_is_not_listed_is_left_out_and_told(dataset: Dataset, source: Path) -> None:
+    shutil.copy(source / "good.mp4", source / "stranger.mp4")
+    table(source)
+    listing.refresh(dataset)
+    report = ingest_raw_videos(dataset)
+    assert any("stranger.mp4" in warning for warning in report.warnings)
+    assert usable(dataset) == {"good", "odd"}
+
+
+@pytest.mark.parametrize(
+    ("event", "reason"),
+    [
+        ("odd,0,21", "ends past the video's 20 frames"),
+        ("odd,9,3", "reversed"),
+        ("odd,x,3", "whole numbers"),
+        ("good,0,5", "labelled normal"),
+    ],
+)
+def test_unsound_events_quarantine_their_video(
+    dataset: Dataset, source: Path, event: str, reason: str
+) -> None:
+    table(source)
+    (source / "events.csv").write_text(f"video,start_frame,end_frame\n{event}\n")
+    video = event.split(",")[0]
+    quarantined = take_in(dataset)
+    assert quarantined.keys() == {video}
+    assert reason in quarantined[video]
+
+
+def test_sound_events_are_kept_by_video(dataset: Dataset, source: Path) -> None:
+    table(source)
+    (source / "events.csv").write_text(
+        "video,start_frame,end_frame,class\nodd,12,20,cart\nodd,0,5,fall\nnobody,0,3,\n"
+    )
+    listing.refresh(dataset)
+    report = ingest_raw_videos(dataset)
+    assert read_events(dataset) == {"odd": [(12, 20), (0, 5)]}
+    assert any("'nobody'" in warning for warning in report.warnings)
+
+
+def test_a_dataset_without_events_has_none(dataset: Dataset, source: Path) -> None:
+    table(source)
+    take_in(dataset)
+    assert read_events(dataset) is None
+
+
+def test_a_missing_column_stops_before_anything_is_written(dataset: Dataset, source: Path) -> None:
+    table(source)
+    take_in(dataset)
+    before = (dataset.source / "videos.csv").read_bytes()
+    (source / "videos.csv").write_text("video,path\ngood,good.mp4\n")
+    with pytest.raises(InputError, match="column 'label' is missing"):
+        listing.refresh(dataset)
+    assert (dataset.source / "videos.csv").read_bytes() == before
+
+
+def test_no_videos_is_an_error(dataset: Dataset, source: Path) -> None:
+    (source / "videos.csv").write_text("video,path,label\n")
+    with pytest.raises(InputError, match="no video is listed"):
+        listing.refresh(dataset)
+
+
+def test_names_with_spaces_and_unicode_work(
+    dataset: Dataset, source: Path, write_video: WriteVideo
+) -> None:
+    write_video(source / "Ünï cödé" / "Straße 1.mp4", seed=5)
+    table(source, "Straße 1,Ünï cödé/Straße 1.mp4,normal,train")
+    assert take_in(dataset) == {}
+    assert "Straße 1" in usable(dataset)
+
+
+def test_labelled_folders_need_no_table(
+    project_root: Path, tmp_path: Path, write_video: WriteVideo
+) -> None:
+    folder = tmp_path / "folders"
+    for index in range(3):
+        write_video(folder / "normal" / f"n{index}.mp4", seed=index)
+        write_video(folder / "abnormal" / f"a{index}.mp4", seed=10 + index)
+    write_dataset(project_root, "folders", DatasetParams(source=str(folder)))
+    found = Project.find().dataset("folders")
+    assert take_in(found) == {}
+    rows = read_raw_videos(found).usable
+    assert {row.label for row in rows if row.split == "train"} == {"normal", "abnormal"}
+    assert {row.label for row in rows if row.split == "test"} == {"normal", "abnormal"}
+
+
+def frame_folder(folder: Path, count: int) -> None:
+    import cv2
+
+    folder.mkdir(parents=True)
+    for index in range(count):
+        picture = np.full((48, 64, 3), index * 10, np.uint8)
+        assert cv2.imwrite(str(folder / f"{index + 1}.jpg"), picture)
+
+
+def test_frame_folders_become_videos_at_the_fps_given(
+    project_root: Path, source: Path, dataset: Dataset
+) -> None:
+    frame_folder(source / "frames", 12)
+    table(source, "frames,frames,normal,train")
+    write_dataset(project_root, "site", DatasetParams(source=str(source), fps=8.0))
+    found = Project.find().dataset("site")
+    assert take_in(found) == {}
+    row = read_raw_videos(found).by_video()["frames"]
+    assert (row.frames, row.fps, row.path) == (12, 8.0, "videos/frames.mp4")
+
+
+def test_frame_folders_without_fps_say_what_is_missing(dataset: Dataset, source: Path) -> None:
+    frame_folder(source / "frames", 3)
+    table(source, "frames,frames,normal,train")
+    assert "--fps" in take_in(dataset)["frames"]
+
+
+def test_only_what_changed_is_fetched_again(
+    dataset: Dataset, source: Path, write_video: WriteVideo
+) -> None:
+    table(source)
+    take_in(dataset)
+    listing.refresh(dataset)
+    assert ingest_raw_videos(dataset).done == 0
+    write_video(source / "odd.mp4", seed=9, frames=25)
+    listing.refresh(dataset)
+    report = ingest_raw_videos(dataset)
+    assert (report.done, report.reused) == (1, 1)
+    assert read_raw_videos(dataset).by_video()["odd"].frames == 25
+
+
+def test_a_copy_that_was_damaged_is_fetched_again(dataset: Dataset, source: Path) -> None:
+    table(source)
+    take_in(dataset)
+    path = video_path(dataset, read_raw_videos(dataset).by_video()["good"])
+    path.write_bytes(path.read_bytes()[:-10])
+    assert ingest_raw_videos(dataset).done == 1
+    assert path.read_bytes() == (source / "good.mp4").read_bytes()
+
+
+def test_a_video_that_is_gone_from_the_table_is_gone_from_the_data(
+    dataset: Dataset, source: Path
+) -> None:
+    table(source)
+    take_in(dataset)
+    (source / "videos.csv").write_text("video,path,label,split\ngood,good.mp4,normal,train\n")
+    take_in(dataset)
+    assert usable(dataset) == {"good"}
+    assert [p.name for p in (dataset.stage("raw_videos") / "videos").iterdir()] == ["good.mp4"]
+
+
+def test_a_new_label_takes_no_new_fetch(dataset: Dataset, source: Path) -> None:
+    table(source)
+    take_in(dataset)
+    text = (source / "videos.csv").read_text().replace("good.mp4,normal", "good.mp4,abnormal")
+    (source / "videos.csv").write_text(text)
+    listing.refresh(dataset)
+    assert ingest_raw_videos(dataset).done == 0
+    assert read_raw_videos(dataset).by_video()["good"].label == "abnormal"
+
+
+def test_linked_videos_share_their_bytes_with_the_source(project_root: Path, source: Path) -> None:
+    table(source)
+    write_dataset(project_root, "linked", DatasetParams(source=str(source), link=True))
+    found = Project.find().dataset("linked")
+    take_in(found)
+    path = video_path(found, read_raw_videos(found).by_video()["good"])
+    assert path.samefile(source / "good.mp4")
+
+
+def test_an_unreachable_source_leaves_the_last_listing_in_force(
+    dataset: Dataset, source: Path
+) -> None:
+    table(source)
+    take_in(dataset)
+    shutil.rmtree(source)
+    with pytest.raises(InputError, match="no such folder"):
+        listing.refresh(dataset)
+    listing.refresh_if_reachable(dataset)
+    assert ingest_raw_videos(dataset).reused == 2

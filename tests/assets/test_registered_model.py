@@ -1,0 +1,359 @@
+"""The registered model: a real one, trained on a few rendered clips, through MLflow's own ways in."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from importlib.metadata import packages_distributions
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+import pytest
+from dvc.repo import Repo
+from mlflow.exceptions import MlflowException
+
+from assets.captions import load_captions
+from assets.raw_videos import read_raw_videos, video_path
+from assets.registered_model import (
+    CHALLENGER,
+    REQUIREMENTS,
+    Registration,
+    pip_requirements,
+    register_model,
+)
+from assets.tevad_model import train_tevad_model
+from assets.workspace import listing, versions
+from assets.workspace.project import STAGES, Dataset, Project
+from assets.workspace.tracking import DATA_TAG, Tracking
+from orchestration.running import run_stage
+from tevad_model import render
+from tevad_model.encoders import motion
+from tevad_model.errors import InputError, MismatchError
+from tevad_model.timeline import snippet_count
+
+REPOSITORY = Path(__file__).parents[2]
+PARAMS = """\
+snippet_features: {backend: efficientnet-lite0, options: {crops: 1, side: 96}}
+captions: {backend: motion}
+caption_embeddings: {backend: sentence-transformers}
+tevad_model: {visual_projection: 8, segments: 4, batch_size: 2, iterations: 4, selection: last,
+  evaluate_every: 4, seeds: [0]}
+evaluation_metrics: {bootstrap: 100}
+datasets: {tiny: {source: raw}}
+"""
+COLUMNS = ["video", "snippet", "start_frame", "end_frame", "score", "caption"]
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dataset]:
+    """A dataset whose whole chain has run, in a project of its own."""
+    root = tmp_path_factory.mktemp("project")
+    (root / "params.yaml").write_text(PARAMS)
+    shutil.copy(REPOSITORY / "dvc.yaml", root)
+    shutil.copytree(REPOSITORY / "mlflow", root / "mlflow")
+    Repo.init(str(root), no_scm=True).close()
+    render.render(root / "raw", train=4, test=2, lengths=(48, 60))
+    found = Project.at(root).dataset("tiny")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        patch.setenv("TEVAD_CACHE", str(root / "cache"))
+        listing.refresh(found)
+        for stage in STAGES:
+            run_stage(found, stage)
+        yield found
+
+
+@pytest.fixture(scope="module")
+def tracking(dataset: Dataset) -> Tracking:
+    return Tracking.of(dataset.project)
+
+
+@pytest.fixture(scope="module")
+def registered(dataset: Dataset, tracking: Tracking) -> Registration:
+    return register_model(dataset, tracking)
+
+
+@pytest.fixture
+def loaded(
+    registered: Registration, tracking: Tracking, monkeypatch: pytest.MonkeyPatch
+) -> mlflow.pyfunc.PyFuncModel:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking.uri)
+    monkeypatch.setattr(sys, "path", list(sys.path))  # loading puts the model's own code there
+    return mlflow.pyfunc.load_model(f"models:/{registered.name}@{CHALLENGER}")
+
+
+@pytest.fixture(scope="module")
+def clip(dataset: Dataset) -> tuple[str, Path, int]:
+    """Name, path and frames of a test video."""
+    row = next(row for row in read_raw_videos(dataset).usable if row.split == "test")
+    return row.video, video_path(dataset, row), row.frames
+
+
+def table(*videos: object) -> pd.DataFrame:
+    return pd.DataFrame({"video": [str(video) for video in videos]})
+
+
+def other_tracking(dataset: Dataset, folder: Path) -> Tracking:
+    """A fresh store that knows the training run and no registered model."""
+    fresh = Tracking(f"sqlite:///{folder / 'mlflow.db'}", folder / "artifacts")
+    train_tevad_model(dataset, fresh, {})
+    return fresh
+
+
+def test_a_new_version_is_the_challenger(registered: Registration, tracking: Tracking) -> None:
+    version = tracking.client.get_model_version_by_alias("tevad-tiny", CHALLENGER)
+    assert registered.is_new
+    assert (version.name, str(version.version)) == (registered.name, registered.version)
+    assert registered.uri == f"models:/tevad-tiny/{version.version}"
+
+
+def test_a_version_leads_back_to_its_data_and_its_run(
+    dataset: Dataset, registered: Registration, tracking: Tracking
+) -> None:
+    version = tracking.client.get_model_version(registered.name, registered.version)
+    data = {
+        key.removeprefix(DATA_TAG): value
+        for key, value in version.tags.items()
+        if key.startswith(DATA_TAG)
+    }
+    assert data == {stage: versions.current(dataset, stage) for stage in STAGES}
+    assert version.run_id == version.tags["tevad.run_id"] == registered.run_id
+    figures = json.loads((dataset.folder / "metrics.json").read_text())
+    assert float(version.tags["tevad.metric.frame_auc"]) == pytest.approx(figures["frame_auc"])
+    run = tracking.client.get_run(registered.run_id)
+    assert run.info.status == "FINISHED"
+    assert [output.model_id for output in run.outputs.model_outputs] == [version.model_id]
+
+
+def test_the_same_model_is_not_registered_twice(
+    dataset: Dataset, registered: Registration, tracking: Tracking
+) -> None:
+    tracking.client.delete_registered_model_alias(registered.name, CHALLENGER)
+    again = register_model(dataset, tracking)
+    assert not again.is_new
+    assert again.version == registered.version
+    assert len(tracking.client.search_model_versions(f"name = '{registered.name}'")) == 1
+    found = tracking.client.get_model_version_by_alias(registered.name, CHALLENGER)
+    assert str(found.version) == registered.version
+
+
+def test_another_model_becomes_another_version(
+    dataset: Dataset, registered: Registration, tmp_path: Path
+) -> None:
+    del registered  # trained anew below: what it was made of must be done with
+    project = Project.at(shutil.copytree(dataset.project.root, tmp_path / "project"))
+    params = project.root / "params.yaml"
+    params.write_text(params.read_text().replace("seeds: [0]", "seeds: [1]"))
+    tracking = Tracking.of(project)
+    shutil.copy(dataset.project.state / "mlflow.db", project.state)
+    train_tevad_model(project.dataset("tiny"), tracking, {})
+    second = register_model(project.dataset("tiny"), tracking)
+    assert (second.is_new, second.version) == (True, "2")
+    assert tracking.client.get_model_version(second.name, "2").tags["tevad.seed"] == "1"
+    found = tracking.client.get_model_version_by_alias(second.name, CHALLENGER)
+    assert str(found.version) == "2"
+
+
+def test_registering_leaves_the_process_as_it_was(dataset: Dataset, tmp_path: Path) -> None:
+    fresh = other_tracking(dataset, tmp_path)
+    before = (list(sys.path), dict(os.environ), mlflow.active_run())
+    register_model(dataset, fresh)
+    assert (sys.path, dict(os.environ), mlflow.active_run()) == before
+
+
+def test_a_changed_encoder_is_refused_and_leaves_no_version(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fresh = other_tracking(dataset, tmp_path)
+    monkeypatch.setattr(motion, "CODE_VERSION", motion.CODE_VERSION + 1)
+    with pytest.raises(MismatchError, match="caption encoder, code"):
+        register_model(dataset, fresh)
+    assert fresh.client.search_registered_models() == []
+    experiment = fresh.experiment(dataset.name)
+    [model] = fresh.client.search_logged_models([experiment])
+    assert model.status == "FAILED"
+
+
+def test_without_its_training_run_a_model_is_not_registered(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    empty = Tracking(f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path)
+    with pytest.raises(InputError, match="no run of tiny's models; materialize tevad_model"):
+        register_model(dataset, empty)
+
+
+def test_a_loaded_model_takes_videos_and_gives_a_row_a_snippet(
+    loaded: mlflow.pyfunc.PyFuncModel, dataset: Dataset, clip: tuple[str, Path, int]
+) -> None:
+    name, path, frames = clip
+    result = loaded.predict(table(path))
+    assert list(result.columns) == COLUMNS
+    assert result["snippet"].tolist() == list(range(snippet_count(frames)))
+    assert result["start_frame"].iloc[0] == 0
+    assert result["end_frame"].iloc[-1] == frames
+    assert set(result["video"]) == {str(path)}
+    assert result["caption"].tolist() == load_captions(dataset, name)
+
+
+def test_scores_are_those_of_the_evaluation(
+    loaded: mlflow.pyfunc.PyFuncModel, dataset: Dataset, clip: tuple[str, Path, int]
+) -> None:
+    name, path, _ = clip
+    evaluated = pd.read_parquet(dataset.stage("evaluation_metrics") / "scores.parquet")
+    expected = evaluated[evaluated["video"] == name]["score"].to_numpy()
+    # Videos evaluated in one batch meet other matrix shapes, and so other roundings of float32.
+    assert loaded.predict(table(path))["score"].to_numpy() == pytest.approx(expected, abs=2e-6)
+
+
+def test_several_videos_and_file_uris(
+    loaded: mlflow.pyfunc.PyFuncModel, clip: tuple[str, Path, int]
+) -> None:
+    _, path, _ = clip
+    both = loaded.predict(table(path.as_uri(), path))
+    by_video = [rows.drop(columns="video") for _, rows in both.groupby("video", sort=False)]
+    pd.testing.assert_frame_equal(by_video[0], by_video[1].reset_index(drop=True))
+
+
+def test_the_input_example_works_wherever_the_model_is(
+    loaded: mlflow.pyfunc.PyFuncModel,
+) -> None:
+    example = loaded.input_example
+    assert len(loaded.predict(example)) == 2
+
+
+@pytest.mark.parametrize(
+    ("video", "reason"),
+    [
+        ("missing.mp4", "missing.mp4: there is no such file"),
+        ("text.mp4", "text.mp4: not a readable video"),
+        ("https://example.org/a.mp4", "https://example.org/a.mp4: only paths and file:// URIs"),
+        ("example:other.mp4", "other.mp4: there is no such file"),
+    ],
+)
+def test_a_video_that_cannot_be_read_is_the_callers_error(
+    loaded: mlflow.pyfunc.PyFuncModel,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    video: str,
+    reason: str,
+) -> None:
+    (tmp_path / "text.mp4").write_text("no video")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(MlflowException, match=reason) as caught:
+        loaded.predict(table(video))
+    assert caught.value.error_code == "INVALID_PARAMETER_VALUE"
+
+
+def test_a_table_without_videos_is_refused(loaded: mlflow.pyfunc.PyFuncModel) -> None:
+    with pytest.raises(MlflowException, match="video"):
+        loaded.predict(pd.DataFrame({"path": ["a.mp4"]}))
+
+
+def test_the_requirements_name_all_that_the_pipeline_imports() -> None:
+    distributions = packages_distributions()
+    imported = {name for file in pipeline_files() for name in imports(file)}
+    third_party = {name for name in imported if name in distributions} - {"tevad_model"}
+    needed = {
+        min(found.lower().replace("_", "-") for found in distributions[name])
+        for name in third_party
+    }
+    assert needed <= set(REQUIREMENTS)
+    assert all("+" not in line and "==" in line for line in pip_requirements())
+
+
+def pipeline_files() -> set[Path]:
+    """The package's modules that ``tevad_model.pipeline`` comes to import, and the model's code."""
+    package = REPOSITORY / "tevad_model"
+    due = [package / "pipeline.py", REPOSITORY / "mlflow" / "tevad_pyfunc.py"]
+    seen: set[Path] = set()
+    while due:
+        file = due.pop()
+        if file in seen:
+            continue
+        seen.add(file)
+        for module in own_imports(file):
+            path = REPOSITORY.joinpath(*module.split("."))
+            due += [p for p in (path.with_suffix(".py"), path / "__init__.py") if p.is_file()]
+    return seen
+
+
+def own_imports(file: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tevad_model"):
+            yield str(node.module)
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def imports(file: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module.partition(".")[0]
+
+
+@pytest.mark.slow
+def test_the_model_can_be_served(
+    registered: Registration, tracking: Tracking, clip: tuple[str, Path, int], tmp_path: Path
+) -> None:
+    _, path, frames = clip
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [
+        *(sys.executable, "-m", "mlflow", "models", "serve", "--env-manager", "local"),
+        *("-m", f"models:/{registered.name}@{CHALLENGER}", "-p", str(port)),
+    ]
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": tracking.uri}
+    with (tmp_path / "log").open("wb") as log:
+        server = subprocess.Popen(
+            command, cwd=tmp_path, env=environment, stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+        wait_for(f"http://127.0.0.1:{port}/ping", server)
+        address = f"http://127.0.0.1:{port}/invocations"
+        status, answer = post(address, {"dataframe_records": [{"video": str(path)}]})
+        assert status == 200
+        assert len(answer["predictions"]) == snippet_count(frames)
+        status, answer = post(address, {"dataframe_records": [{"video": "missing.mp4"}]})
+        assert status == 400
+        assert "missing.mp4: there is no such file" in answer["message"]
+        status, _ = post(address, {"dataframe_records": [{"path": str(path)}]})
+        assert status == 400
+    finally:
+        os.killpg(server.pid, 15)
+        server.wait(30)
+
+
+def wait_for(address: str, server: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and server.poll() is None:
+        try:
+            urllib.request.urlopen(address).close()  # noqa: S310 - this machine's own server
+        except OSError:
+            time.sleep(0.5)
+        else:
+            return
+    pytest.fail("the server did not start")
+
+
+def post(address: str, content: dict[str, Any]) -> tuple[int, Any]:
+    request = urllib.request.Request(  # noqa: S310
+        address, json.dumps(content).encode(), {"Content-Type": "application/json"}
+    )
+    try:
+        with urllib.request.urlopen(request) as response:  # noqa: S310
+            return response.status, json.load(response)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
