@@ -192,13 +192,15 @@ def _evaluate_seed(test: _TestSplit, seed: int) -> _SeedFigures:
 
     dataset = test.inputs.dataset
     fingerprints = {kind: card.fingerprint for kind, card in test.inputs.encoders.items()}
+    _, first = test.features[0]
     scores, picks = {}, {}
     for pick, folder in (("picked", picked_folder), ("last", last_folder)):
         model = artifact.load(folder(dataset, seed))
         artifact.check_fits(
             model,
             f"evaluating {dataset.name}, seed {seed}",
-            **_dims(test.features),
+            visual_dim=_last_dim(first.visual),
+            text_dim=_last_dim(first.text),
             fingerprints=fingerprints,
         )
         scores[pick] = scoring.score_many(model, test.features)
@@ -211,12 +213,8 @@ def _evaluate_seed(test: _TestSplit, seed: int) -> _SeedFigures:
     return _SeedFigures(scores["picked"], picks, _best_on_test(test, seed))
 
 
-def _dims(features: Sequence[tuple[str, "VideoFeatures"]]) -> dict[str, int | None]:
-    _, first = features[0]
-    return {
-        "visual_dim": None if first.visual is None else first.visual.shape[-1],
-        "text_dim": None if first.text is None else first.text.shape[-1],
-    }
+def _last_dim(array: files.Array | None) -> int | None:
+    return None if array is None else int(array.shape[-1])
 
 
 def _best_on_test(test: _TestSplit, seed: int) -> dict[str, float]:

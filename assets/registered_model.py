@@ -9,19 +9,25 @@ All of it goes through MLflow's client, and nothing through its process-wide sta
 is not opened again, and neither the tracking URI nor ``sys.path`` changes for anyone else.
 """
 
+import logging
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
 
 from assets.captions import has_captions
+from assets.partitions import DATASETS
 from assets.tevad_model import ENCODERS, find_training_run, picked_folder, served_seed
 from assets.workspace import files
+from assets.workspace.face import RESOURCE, access, dataset_of
 from assets.workspace.project import Dataset
-from assets.workspace.stage import read_encoder_card
+from assets.workspace.stage import StageReport, read_encoder_card
 from assets.workspace.tracking import DATA_TAG, Tracking
 from tevad_model.encoders.card import EncoderCard
 from tevad_model.errors import InputError
@@ -31,6 +37,12 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModel, Run
     from mlflow.models import ModelSignature
+
+logger = logging.getLogger("tevad")
+
+STAGE = "registered_model"
+CODE_VERSION = "1"
+"""Changes when the same models would be registered otherwise."""
 
 CHALLENGER = "challenger"
 """The alias of the version that is proposed; ``champion`` is the one that is served."""
@@ -107,6 +119,7 @@ def register_model(dataset: Dataset, tracking: Tracking) -> Registration:
         MismatchError: if the encoders installed here are not those of the training.
         VideoError: if the model cannot score its own example clip.
     """
+    started = time.perf_counter()
     run = _training_run(dataset, tracking)
     client, name = tracking.client, registered_name(dataset)
     tags = _version_tags(dataset, run)
@@ -119,6 +132,16 @@ def register_model(dataset: Dataset, tracking: Tracking) -> Registration:
         for key, value in tags.items():
             client.set_model_version_tag(name, version, key, value)
     client.set_registered_model_alias(name, CHALLENGER, version)
+    report = StageReport(
+        stage=STAGE,
+        dataset=dataset.name,
+        done=int(is_new),
+        reused=int(not is_new),
+        quarantined={},
+        seconds=time.perf_counter() - started,
+    )
+    report.write(dataset)
+    logger.info("%s: %s version %s", report, name, version)
     return Registration(name, version, CHALLENGER, run.info.run_id, is_new)
 
 
@@ -294,3 +317,28 @@ def _input_example() -> "pd.DataFrame":
     import pandas as pd
 
     return pd.DataFrame({"video": [f"example:{_CLIP}"]})
+
+
+@dg.asset(
+    partitions_def=DATASETS,
+    required_resource_keys={RESOURCE},
+    deps=["tevad_model", "evaluation_metrics"],
+    code_version=CODE_VERSION,
+    group_name="model",
+    kinds={"python", "mlflow"},
+)
+def registered_model(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
+    """The served model in MLflow's registry: raw videos in, a row a snippet out."""
+    dataset = dataset_of(context)
+    registration = register_model(dataset, access(context).tracking())
+    return dg.MaterializeResult(
+        metadata={
+            "model": registration.name,
+            "version": registration.version,
+            "alias": registration.alias,
+            "address": registration.uri,
+            "newly registered": registration.is_new,
+            "MLflow run": registration.run_id,
+        },
+        data_version=dg.DataVersion(f"{registration.name}/{registration.version}"),
+    )

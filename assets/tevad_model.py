@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -230,7 +231,7 @@ def _train_seed(inputs: Inputs, seed: int, run: RunLog) -> None:
         VideoExample(
             video=row.video,
             label=row.label == "abnormal",
-            load=lambda video=row.video: inputs.features(video),
+            load=partial(inputs.features, row.video),
             digest=inputs.digests[row.video],
         )
         for row in inputs.split("train")

@@ -7,6 +7,7 @@ import dagster as dg
 
 from assets.caption_embeddings import caption_embeddings
 from assets.captions import captions
+from assets.checks import ALL_CHECKS
 from assets.evaluation_metrics import evaluation_metrics
 from assets.raw_videos import raw_videos
 from assets.registered_model import registered_model
@@ -42,6 +43,7 @@ def build_defs(
     resources = {RESOURCE: ProjectResource(root=str(project.root)), **(resource_overrides or {})}
     return dg.Definitions(
         assets=ASSETS,
+        asset_checks=ALL_CHECKS,
         jobs=JOBS,
         sensors=[dvc_sensor(project, ASSETS)],
         resources=resources,

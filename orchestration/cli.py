@@ -148,7 +148,48 @@ def _run(project: Project, name: str) -> None:
     if not outcome.success:
         lines = "\n".join(f"  - {line}" for line in outcome.failures)
         raise _Failure(f"run {outcome.run_id} of {name} failed:\n{lines}")
-    click.echo(summary(found, time.perf_counter() - started))
+    click.echo(summary(found, outcome.model, time.perf_counter() - started))
+
+
+@main.command()
+@click.argument("videos", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--model", help="models:/NAME@ALIAS or models:/NAME/VERSION.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("scores"), show_default=True,
+    help="Folder for the results.",
+)  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Also write all of it as JSON.")
+@click.option("--threshold", type=float, help="Score from which a frame counts as abnormal.")
+@_reported
+def score(
+    videos: tuple[Path, ...],
+    model: str | None,
+    out: Path,
+    as_json: bool,
+    threshold: float | None,
+) -> None:
+    """Score VIDEOS (files or folders) with a registered model.
+
+    Writes for each a CSV of frames, one of snippets with captions, and a picture of the timeline.
+    """
+    from assets.workspace.tracking import Tracking
+    from orchestration.scoring import score_videos
+
+    project = _project()
+    report = score_videos(
+        videos,
+        Tracking.of(project),
+        out=out,
+        cache=project.cache,
+        model_uri=model,
+        as_json=as_json,
+        threshold=threshold,
+    )
+    click.echo(f"scored by {report.model}")
+    for written in report.written.values():
+        click.echo("\n".join(f"  {path}" for path in written))
+    if report.failed:
+        raise _Failure("\n".join(f"not scored: {reason}" for reason in report.failed.values()))
 
 
 @main.command()

@@ -6,14 +6,22 @@ from assets.workspace import files
 from assets.workspace.project import STAGES, Dataset
 
 
-def summary(dataset: Dataset, seconds: float) -> str:
-    """What a run of the chain did: stages, figures, the model, and what to try next."""
+def summary(dataset: Dataset, model: str, seconds: float) -> str:
+    """What a run of the chain did: stages, figures, the model, and what to try next.
+
+    Args:
+        dataset: the dataset.
+        model: the registered version, such as ``tevad-ped2/3``.
+        seconds: wall time of the whole run.
+    """
     reports = {
         stage: files.read_json(path)
         for stage in (*STAGES, "registered_model")
         if (path := dataset.reports / f"{stage}.json").is_file()
     }
-    lines = [f"{'stage':<20}{'done':>6}{'reused':>8}{'quarantined':>13}{'seconds':>9}{'frames/s':>10}"]
+    lines = [
+        f"{'stage':<20}{'done':>6}{'reused':>8}{'quarantined':>13}{'seconds':>9}{'frames/s':>10}"
+    ]
     for stage, report in reports.items():
         speed = report.get("frames_per_second")
         lines.append(
@@ -22,15 +30,19 @@ def summary(dataset: Dataset, seconds: float) -> str:
             f"{f'{speed:.0f}' if speed else '':>10}"
         )
     spent = sum(report["seconds"] for report in reports.values())
-    lines += [f"{'whole run':<20}{'':>27}{seconds:>9.1f}", f"{'  of it not in stages':<47}{seconds - spent:>9.1f}", ""]
-    lines += [f"{name:<24}{text}" for name, text in _figures(dataset).items()]
+    lines += [
+        f"{'whole run':<20}{'':>27}{seconds:>9.1f}",
+        f"{'  of it not in stages':<47}{seconds - spent:>9.1f}",
+        "",
+    ]
+    figures = {**_figures(dataset), "model version": model}
+    lines += [f"{name:<24}{text}" for name, text in figures.items()]
     lines += ["", *_next_steps(dataset)]
     return "\n".join(lines)
 
 
 def _figures(dataset: Dataset) -> dict[str, str]:
     metrics = files.read_json(dataset.folder / "metrics.json")
-    registered = files.read_json(dataset.reports / "registered_model.json")
     figures = {}
     for name, key in (
         ("frame AUC (test)", "frame_auc"),
@@ -39,7 +51,6 @@ def _figures(dataset: Dataset) -> dict[str, str]:
     ):
         if key in metrics:
             figures[name] = f"{metrics[key]:.3f} ± {metrics[f'{key}_std']:.3f} over seeds"
-    figures["model"] = f"{registered['name']} version {registered['version']}"
     return figures
 
 
@@ -51,5 +62,9 @@ def _next_steps(dataset: Dataset) -> list[str]:
         "  tevad up                      the Dagster and MLflow pages",
         f"  tevad score VIDEO --model {alias}",
         f"  dvc metrics show              ({dataset.folder.relative_to(dataset.project.root)} holds the data)",
-        *([f"  quarantined videos: {quarantine}"] if files.read_json(quarantine)["quarantined"] else []),
+        *(
+            [f"  quarantined videos: {quarantine}"]
+            if files.read_json(quarantine)["quarantined"]
+            else []
+        ),
     ]

@@ -28,11 +28,13 @@ class RunOutcome:
     Attributes:
         run_id: Dagster's.
         success: whether every step succeeded and no blocking check failed.
+        model: the registered version, such as ``tevad-ped2/3``; empty if it came to none.
         failures: a line for each failed step or check.
     """
 
     run_id: str
     success: bool
+    model: str
     failures: tuple[str, ...]
 
 
@@ -82,7 +84,7 @@ def run_chain(dataset: Dataset) -> RunOutcome:
             tags={"dagster/partition": dataset.name},
         )
         failures = (*_failed_steps(result), *_failed_checks(result))
-        return RunOutcome(result.run_id, result.success, failures)
+        return RunOutcome(result.run_id, result.success, _registered(result), failures)
 
 
 def stage_seconds(dataset: Dataset) -> dict[str, float]:
@@ -122,6 +124,15 @@ def run_stage(dataset: Dataset, stage: str) -> None:
         raise InputError(f"no stage {stage!r}; there are {', '.join(functions)}")
     report = functions[stage]()
     logging.getLogger("tevad").info("%s", report)
+
+
+def _registered(result: dg.JobExecutionResult) -> str:
+    import dagster as dg
+
+    for event in result.all_events:
+        if event.is_step_materialization and event.asset_key == dg.AssetKey("registered_model"):
+            return str((event.materialization.tags or {})["dagster/data_version"])
+    return ""
 
 
 def _failed_steps(result: dg.JobExecutionResult) -> list[str]:

@@ -1,25 +1,23 @@
-"""Great Expectations' data docs of a dataset: one static site, readable without a network.
+"""Great Expectations at work: rows judged, and its data docs as a static site for each dataset.
 
-Runs the validations and builds the pages. The site shows the latest result of every stage; how
-results went over time is Dagster's to show. Great Expectations' own pages load their style and
-scripts from elsewhere; these carry a small stylesheet instead and load nothing.
+The site is ``<reports>/data_docs``: an index, and below each stage a page and the result as JSON for
+each table. It shows the latest result; how results went over time is Dagster's to show. The pages
+are Great Expectations' own, made readable without a network: their style and scripts would come
+from elsewhere, so they carry a small stylesheet instead and load nothing.
 """
 
 from __future__ import annotations
 
+import html
 import os
 import re
-from collections.abc import Sequence
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
+from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock
-
-from assets.workspace.files import replace_text
+from assets.workspace import files
+from assets.workspace.project import STAGES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,27 +29,18 @@ Rows = list[dict[str, object]]
 SITE = "data_docs"
 INDEX = "index.html"
 
-_STATE = "great_expectations"
-_STYLES = Path("gx/plugins/custom_data_docs/styles/data_docs_custom_styles.css")
-_SITE_NAME = "local_site"
-_SOURCE = "tevad"
 _NUMBER = "number"
-_SITE_CONFIG = {
-    "class_name": "SiteBuilder",
-    "show_how_to_buttons": False,
-    "store_backend": {
-        "class_name": "TupleFilesystemStoreBackend",
-        "base_directory": f"../../{SITE}",  # from the context's folder, so that a project may move
-    },
-    "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
-}
+_LOAD_TIME = "%Y%m%dT%H%M%S.%f%z"
+
 _FROM_ELSEWHERE = re.compile(
     r"""<script\b[^>]*\bsrc="https?:[^>]*>\s*</script>"""
-    r"""|<link\b[^>]*\bhref="https?:[^>]*>"""
+    r"""|<link\b[^>]*>"""
     r"""|<img\b[^>]*\bsrc="https?:[^>]*>"""
     r"""|<footer\b.*?</footer>""",
     re.DOTALL,
 )
+_TO_INDEX = re.compile(r'href="[./]*/index\.html"')
+_TO_SUITE = re.compile(r'<a href="[./]*/expectations/[^"]*" >(.*?)</a>')
 
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; color: #2b2b2b; margin: 0 auto; max-width: 1100px;
@@ -59,143 +48,87 @@ body { font: 15px/1.45 system-ui, sans-serif; color: #2b2b2b; margin: 0 auto; ma
 a { color: #0072b2; text-decoration: none; }
 a:hover { text-decoration: underline; }
 h4, h5, h6, .h6 { font-size: 15px; font-weight: 600; margin: 8px 0 4px; }
-h4 { font-size: 20px; }
+h1, h4 { font-size: 20px; }
 nav.navbar { height: auto !important; }
 ol.breadcrumb { display: flex; list-style: none; padding: 0; margin: 12px 0; gap: 8px; }
 .breadcrumb-item + .breadcrumb-item::before { content: "/ "; color: #767676; }
 .alert { background: #f3f5f7; border-radius: 4px; padding: 8px 12px; margin-top: 16px; }
-.card:not(.card-body), .sticky, .ge-walkthrough-modal, .modal { display: none !important; }
-.collapse, .carousel, [data-toggle="collapse"] { display: none; }
+.card, .sticky, .collapse, .modal, [data-toggle="collapse"] { display: none !important; }
 table { border-collapse: collapse; width: 100%; margin: 8px 0; }
 th, td { border-bottom: 1px solid #e4e4e4; padding: 5px 8px; text-align: left;
   vertical-align: top; }
 th { color: #767676; font-weight: 600; }
 td table { width: auto; }
-pre { white-space: pre-wrap; background: #f3f5f7; padding: 8px; }
 .badge { background: #f3f5f7; border-radius: 3px; padding: 1px 5px; }
-.popover, .cooltip .top { display: none !important; }
-.fa-check-circle::before { content: "✓"; color: #009e73; font-weight: 700; }
-.fa-times::before { content: "✗"; color: #d55e00; font-weight: 700; }
-.fa-exclamation-triangle::before { content: "!"; color: #e69f00; font-weight: 700; }
-i { font-style: normal; }
+i { font-style: normal; font-weight: 700; }
+.fa-check-circle::before { content: "✓"; color: #009e73; }
+.fa-times::before { content: "✗"; color: #d55e00; }
+.fa-exclamation-triangle::before { content: "!"; color: #e69f00; }
 """
 
 
-class DataDocs:
-    """The data docs of one dataset, locked while open: stages of one dataset may be checked at once.
+def judge(suite: str, table: Table, items: Sequence[SuiteItem]) -> Any:
+    """Great Expectations' result of a table, with all rows that do not meet an expectation."""
+    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
+    import great_expectations as gx
 
-    Attributes:
-        site: the folder of the static pages.
+    context = gx.get_context(mode="ephemeral")
+    context.variables.progress_bars = {"globally": False}
+    batch = (
+        context.data_sources.add_pandas("tevad")
+        .add_dataframe_asset(suite)
+        .add_batch_definition_whole_dataframe("whole")
+        .get_batch({"dataframe": _with_columns(table, items)})
+    )
+    expectations = [_built(item, number) for number, item in enumerate(items)]
+    return batch.validate(
+        gx.ExpectationSuite(suite, expectations=expectations),
+        result_format={
+            "result_format": "COMPLETE",
+            "unexpected_index_column_names": list(table.key),
+        },
+    )
+
+
+def unexpected_rows(result: Any, count: int) -> list[Rows]:
+    """The rows that do not meet each of a result's expectations: key and measured columns.
+
+    Args:
+        result: of :func:`judge`.
+        count: how many expectations there were. They come back in another order than they went.
+
+    Raises:
+        RuntimeError: if an expectation could not be judged at all.
     """
+    by_number = {found.expectation_config.meta[_NUMBER]: found for found in result.results}
+    return [_unexpected(by_number[number]) for number in range(count)]
 
-    def __init__(self, folder: Path) -> None:
-        self.site = folder / SITE
-        self._state = folder / _STATE
-        self._lock = FileLock(folder / f"{_STATE}.lock")
-        self._started = datetime.now(UTC)
-        self._suites: list[str] = []
 
-    @classmethod
-    def of(cls, folder: Path) -> DataDocs:
-        """The data docs below a folder, made if absent."""
-        folder.mkdir(parents=True, exist_ok=True)
-        return cls(folder)
+def write_pages(reports: Path, stage: str, results: Mapping[str, Any]) -> dict[str, Path]:
+    """Write a stage's pages in place of its earlier ones, and the index of all stages.
 
-    def __enter__(self) -> Self:
-        self._lock.acquire()
-        try:
-            self._context = self._open()
-        except BaseException:
-            self._lock.release()
-            raise
-        return self
+    Args:
+        reports: the dataset's folder of reports.
+        stage: whose pages.
+        results: of :func:`judge`, by table.
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._lock.release()
-
-    def _open(self) -> Any:
-        os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
-        import great_expectations as gx
-
-        context = gx.get_context(mode="file", project_root_dir=self._state)
-        context.variables.progress_bars = {"globally": False}
-        context.update_data_docs_site(_SITE_NAME, _SITE_CONFIG)
-        with replace_text(self._state / _STYLES) as file:
-            file.write(STYLE)
-        return context
-
-    def validate(self, suite: str, table: Table, items: Sequence[SuiteItem]) -> list[Rows]:
-        """Judge a table and keep the result for the pages.
-
-        Returns:
-            For each item, in their order, the rows that do not meet it: key and measured columns.
-
-        Raises:
-            RuntimeError: if an expectation could not be judged at all.
-        """
-        import great_expectations as gx
-
-        batch = (
-            self._context.data_sources.add_or_update_pandas(_SOURCE)
-            .add_dataframe_asset(suite)
-            .add_batch_definition_whole_dataframe("whole")
-        )
-        expectations = [_built(item, number) for number, item in enumerate(items)]
-        definition = gx.ValidationDefinition(
-            name=suite,
-            data=batch,
-            suite=self._context.suites.add_or_update(
-                gx.ExpectationSuite(suite, expectations=expectations)
-            ),
-        )
-        result = self._context.validation_definitions.add_or_update(definition).run(
-            batch_parameters={"dataframe": _with_columns(table, items)},
-            result_format={
-                "result_format": "COMPLETE",
-                "unexpected_index_column_names": list(table.key),
-            },
-            run_id=gx.RunIdentifier(run_time=self._started),
-        )
-        self._suites.append(suite)
-        by_number = {found.expectation_config.meta[_NUMBER]: found for found in result.results}
-        return [_unexpected(by_number[number]) for number in range(len(items))]
-
-    def build(self) -> dict[str, Path]:
-        """Write the pages of what was validated, and the index; the page by suite."""
-        from great_expectations.data_context.types.resource_identifiers import (
-            ExpectationSuiteIdentifier,
-        )
-
-        store = self._context.validation_results_store
-        latest = {}
-        for key in store.list_keys():
-            suite = key.expectation_suite_identifier.name
-            if suite not in self._suites:
-                continue
-            if key.run_id.run_time == self._started:
-                latest[suite] = key
-            else:
-                store.remove_key(key)
-        suites = [ExpectationSuiteIdentifier(suite) for suite in self._suites]
-        self._context.build_data_docs(resource_identifiers=[*latest.values(), *suites])
-        pages = {suite: self._page(key) for suite, key in latest.items()}
-        expectations = [self._page(suite) for suite in suites]
-        for page in (self.site / INDEX, *pages.values(), *expectations):
-            _make_self_contained(page)
-        return pages
-
-    def _page(self, resource: Any) -> Path:
-        (site,) = self._context.get_docs_sites_urls(resource_identifier=resource)
-        return Path(url2pathname(urlsplit(site["site_url"]).path)).resolve()
+    Returns:
+        The page by table.
+    """
+    site = reports / SITE
+    pages = {name: site / stage / f"{name}.html" for name in results}
+    for name, page in pages.items():
+        files.write_json(page.with_suffix(".json"), results[name].to_json_dict())
+        with files.replace_text(page) as file:
+            file.write(_page(results[name]))
+    kept = set(pages.values()) | {page.with_suffix(".json") for page in pages.values()}
+    files.remove_others(site / stage, kept)
+    with files.replace_text(site / INDEX) as file:
+        file.write(_index(site, reports.name))
+    return pages
 
 
 def _built(item: SuiteItem, number: int) -> Any:
-    """Great Expectations' own object, numbered: results come back in another order."""
     import great_expectations.expectations as gxe
 
     expectation: type[Any] = getattr(gxe, item.expectation.kind)
@@ -224,8 +157,39 @@ def _unexpected(found: Any) -> Rows:
     return rows
 
 
-def _make_self_contained(page: Path) -> None:
-    """Leave out what a page would load from elsewhere: its style, scripts, logo and footer."""
-    text = page.read_text(encoding="utf-8")
-    with replace_text(page) as file:
-        file.write(_FROM_ELSEWHERE.sub("", text))
+def _page(result: Any) -> str:
+    """Great Expectations' page of a result, without what it would load from elsewhere."""
+    from great_expectations.render.renderer import ValidationResultsPageRenderer
+    from great_expectations.render.view import DefaultJinjaPageView
+
+    page: str = DefaultJinjaPageView().render(ValidationResultsPageRenderer().render(result))
+    page = _FROM_ELSEWHERE.sub("", page)
+    page = _TO_INDEX.sub(f'href="../{INDEX}"', page)
+    page = _TO_SUITE.sub(r"\1", page).replace(" / __none__", "")
+    return page.replace("</head>", f"<style>{STYLE}</style></head>", 1)
+
+
+def _index(site: Path, dataset: str) -> str:
+    results = [path for stage in STAGES for path in sorted((site / stage).glob("*.json"))]
+    rows = "".join(_index_row(path) for path in results)
+    title = f"Data docs of {html.escape(dataset)}"
+    return (
+        f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        f"<style>{STYLE}</style></head><body><h1>{title}</h1><table>"
+        "<tr><th></th><th>stage</th><th>table</th><th>expectations met</th><th>checked</th></tr>"
+        f"{rows}</table></body></html>\n"
+    )
+
+
+def _index_row(path: Path) -> str:
+    result = files.read_json(path)
+    icon = "fa-check-circle" if result["success"] else "fa-times"
+    numbers = result["statistics"]
+    stage, table = path.parent.name, path.stem
+    met = f"{numbers['successful_expectations']} of {numbers['evaluated_expectations']}"
+    loaded = datetime.strptime(result["meta"]["batch_markers"]["ge_load_time"], _LOAD_TIME)
+    checked = f"{loaded:%Y-%m-%d %H:%M:%S} UTC"
+    return (
+        f'<tr><td><i class="{icon}"></i></td><td>{stage}</td>'
+        f'<td><a href="{stage}/{table}.html">{table}</a></td><td>{met}</td><td>{checked}</td></tr>'
+    )

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from assets.checks import data_docs
 from assets.workspace.params import CheckParams
 from assets.workspace.project import Dataset
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 OFFENDERS_SHOWN = 20
+PRESENT = "a value"
+"""The limit of an expectation that only asks for a value to be there."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +148,7 @@ class CheckOutcome:
                     "offenders": len(j.offenders),
                 }
                 for j in self.judgements
+                if j.limit != PRESENT or j.offenders
             ]
         )
 
@@ -160,7 +164,7 @@ class CheckOutcome:
         """One line for people."""
         if self.passed:
             return self.check.description
-        return f"{len(self.offenders)} offend. {self.check.description}"
+        return f"{len(self.offenders)} do not meet this: {self.check.description}"
 
 
 def between(
@@ -181,7 +185,7 @@ def between(
     at_most = "" if high is None else f"at most {high:g}"
     limit = f"{low:g}" if low == high else ", ".join(filter(None, (at_least, at_most)))
     return [
-        Expectation("ExpectColumnValuesToNotBeNull", (column,), {"column": column}, "known"),
+        Expectation("ExpectColumnValuesToNotBeNull", (column,), {"column": column}, PRESENT),
         Expectation("ExpectColumnValuesToBeBetween", (column,), arguments, limit),
     ]
 
@@ -214,18 +218,18 @@ def validate(
     Returns:
         An outcome for each check, in their order.
     """
-    from assets.checks.data_docs import DataDocs
-
     limits = dataset.params.checks
     suites = {
         name: [SuiteItem(c, e) for c in checks if c.table == name for e in c.expect(limits)]
         for name in tables
     }
-    with DataDocs.of(dataset.reports) as docs:
-        unexpected = {
-            name: docs.validate(f"{stage}.{name}", tables[name], suites[name]) for name in tables
-        }
-        pages = docs.build()
+    results = {
+        name: data_docs.judge(f"{stage}.{name}", tables[name], suites[name]) for name in tables
+    }
+    unexpected = {
+        name: data_docs.unexpected_rows(results[name], len(suites[name])) for name in tables
+    }
+    pages = data_docs.write_pages(dataset.reports, stage, results)
     return [
         CheckOutcome(
             check=check,
@@ -234,7 +238,7 @@ def validate(
                 for item, rows in zip(suites[check.table], unexpected[check.table], strict=True)
                 if item.check is check
             ),
-            data_docs=pages[f"{stage}.{check.table}"],
+            data_docs=pages[check.table],
         )
         for check in checks
     ]
@@ -269,6 +273,8 @@ def _found(table: Table, column: str) -> str:
 
 def markdown_table(rows: Sequence[Mapping[str, object]]) -> str:
     """Rows as a Markdown table; the columns are those of all rows."""
+    if not rows:
+        return ""
     columns = list(dict.fromkeys(column for row in rows for column in row))
     lines = [[_words(c) for c in columns], ["---"] * len(columns)]
     lines += [[_cell(row.get(column, "")) for column in columns] for row in rows]

@@ -67,7 +67,8 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dataset]:
     found = Project.at(root).dataset("tiny")
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        patch.setenv("TEVAD_CACHE", str(root / "cache"))
+        patch.setenv("TEVAD_CACHE", os.environ.get("TEVAD_CACHE", str(root / "cache")))
+        patch.chdir(root)
         listing.refresh(found)
         for stage in STAGES:
             run_stage(found, stage)
@@ -149,17 +150,20 @@ def test_the_same_model_is_not_registered_twice(
 
 
 def test_another_model_becomes_another_version(
-    dataset: Dataset, registered: Registration, tmp_path: Path
+    dataset: Dataset,
+    registered: Registration,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    del registered  # trained anew below: what it was made of must be done with
     project = Project.at(shutil.copytree(dataset.project.root, tmp_path / "project"))
+    monkeypatch.chdir(project.root)
     params = project.root / "params.yaml"
     params.write_text(params.read_text().replace("seeds: [0]", "seeds: [1]"))
     tracking = Tracking.of(project)
-    shutil.copy(dataset.project.state / "mlflow.db", project.state)
     train_tevad_model(project.dataset("tiny"), tracking, {})
     second = register_model(project.dataset("tiny"), tracking)
     assert (second.is_new, second.version) == (True, "2")
+    assert second.name == registered.name
     assert tracking.client.get_model_version(second.name, "2").tags["tevad.seed"] == "1"
     found = tracking.client.get_model_version_by_alias(second.name, CHALLENGER)
     assert str(found.version) == "2"

@@ -72,7 +72,7 @@ class Clip:
         rng = _rng(self.seed, self.name, "light")
         tint = rng.uniform(0.88, 1.08) * rng.uniform(0.98, 1.02, 3)
         flicker = rng.uniform(0, 2 * np.pi)
-        # A few noise fields shifted at random look as good as fresh noise, at a tenth of the time.
+        # A few noise fields shifted at random look as good as fresh noise and cost far less.
         grain = rng.normal(0, _NOISE, (4, self.camera.height, self.camera.width, 1))
         fields = np.rint(grain).astype(np.int16).repeat(3, axis=-1)
         levels = np.arange(256)[:, None]
@@ -170,7 +170,7 @@ def _clip(name: str, index: int, kind: str, seed: int, lengths: tuple[int, int])
 
 def _public(rng: np.random.Generator, camera: Camera, length_s: float) -> list[Actor]:
     """The people of every video: some walk through, some stand about."""
-    walkers = max(4, round(length_s * rng.uniform(0.35, 0.6)))
+    walkers = max(4, round(length_s * rng.uniform(0.25, 0.45)))
     cast: list[Actor] = [
         Walker(_body(rng), _crossing(rng, camera, (8, 19), actors.WALKING_MPS, moment))
         for moment in rng.uniform(0, length_s, walkers)

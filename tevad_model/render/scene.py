@@ -99,6 +99,8 @@ class Camera:
     def box(self, solids: Solids) -> Box | None:
         """The part of the picture that solids may touch, or None if they are out of view."""
         pixels, scale = self.project(solids.ends)
+        if scale.min() <= 0:  # beside the camera or behind it
+            return None
         reach = (scale * solids.radii)[..., None]
         x0, y0 = np.floor((pixels - reach).min(axis=(0, 1))).astype(int).clip(0).tolist()
         x1, y1 = np.ceil((pixels + reach).max(axis=(0, 1))).astype(int).tolist()

@@ -1,6 +1,5 @@
 """A small, sound dataset whose stages lie there as the stages write them, to be corrupted by tests."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +14,6 @@ from assets import tevad_model as models
 from assets.workspace import files, listing
 from assets.workspace.manifest import Manifest, RawVideoRow, StageRow, read_manifest
 from assets.workspace.project import Dataset, Project
-from assets.workspace.sources import SourceFile
 from assets.workspace.stage import ENCODER
 from tevad_model import artifact, timeline
 from tevad_model.config import TrainingParams

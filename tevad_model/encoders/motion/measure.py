@@ -71,8 +71,8 @@ class Blob:
     Attributes:
         x: horizontal centre.
         foot: lowest row, where an upright object meets the ground.
-        width: of the bounding box.
-        height: of the bounding box.
+        width: of its upper three quarters, for shadows lie at the foot.
+        height: from its highest to its lowest row.
         vx: median speed of its pixels to the right.
         vy: median speed of its pixels downwards.
     """
@@ -172,7 +172,7 @@ class OpticalFlow:
 def regions(
     mask: Mask, flow: Flow, smallest_area: float, top: int = 0
 ) -> list[tuple[Blob, tuple[IntArray, IntArray]]]:
-    """The connected regions of a mask that have at least ``smallest_area`` pixels.
+    """The connected regions of a mask that lie wholly between the picture's left and right side.
 
     Args:
         mask: what belongs to blobs, shape (height, width).
@@ -187,9 +187,10 @@ def regions(
     found = []
     for label in np.flatnonzero(boxes[1:count, cv2.CC_STAT_AREA] >= smallest_area) + 1:
         x, y, width, height = (int(value) for value in boxes[label, :4])
-        rows, columns = np.nonzero(labels[y : y + height, x : x + width] == label)
+        # What the picture's side cuts off has neither its own size nor a flow to trust.
         if x == 0 or x + width == mask.shape[1]:
             continue
+        rows, columns = np.nonzero(labels[y : y + height, x : x + width] == label)
         pixels = (rows + y, columns + x)
         centre = x + width / 2
         width = int(np.ptp(columns[rows < _ABOVE_SHADOW * height])) + 1
