@@ -5,7 +5,7 @@ the data are now; whatever of it Dagster does not know yet is reported to it as 
 with that data version, the versions it was made from, and the code version.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import dagster as dg
 
@@ -20,16 +20,21 @@ _INPUT_VERSION = "dagster/input_data_version/"
 
 
 def report_versions(
-    project: Project, graph: dg.BaseAssetGraph, instance: dg.DagsterInstance
+    project: Project, specs: Sequence[dg.AssetSpec], instance: dg.DagsterInstance
 ) -> list[str]:
     """Tell Dagster of every data version that DVC records and Dagster does not have as its latest.
+
+    Args:
+        project: whose ``dvc.lock`` to read.
+        specs: of the assets.
+        instance: which to tell.
 
     Returns:
         What was reported, as ``asset[dataset]``.
     """
     add_partitions(project, instance)
     reported = []
-    for event in _unknown(project, graph, instance):
+    for event in _unknown(project, specs, instance):
         instance.report_runless_asset_event(event)
         reported.append(f"{event.asset_key.to_user_string()}[{event.partition}]")
     return reported
@@ -43,30 +48,30 @@ def add_partitions(project: Project, instance: dg.DagsterInstance) -> None:
 
 
 def _unknown(
-    project: Project, graph: dg.BaseAssetGraph, instance: dg.DagsterInstance
+    project: Project, specs: Sequence[dg.AssetSpec], instance: dg.DagsterInstance
 ) -> Iterator[dg.AssetMaterialization]:
     recorded = versions.recorded(project)
+    by_stage = {spec.key.to_user_string(): spec for spec in specs}
     for (stage, dataset), version in recorded.items():
-        key = dg.AssetKey(stage)
-        if (
-            dataset not in project.params.datasets
-            or latest_version(instance, key, dataset) == version
-        ):
+        spec = by_stage[stage]
+        known = latest_version(instance, spec.key, dataset)
+        if dataset not in project.params.datasets or known == version:
             continue
-        parents = {
-            parent.to_user_string(): recorded.get((parent.to_user_string(), dataset))
-            for parent in graph.get(key).parent_keys
-        }
+        parents = [dep.asset_key.to_user_string() for dep in spec.deps]
         yield dg.AssetMaterialization(
-            key,
+            spec.key,
             partition=dataset,
             description="made by DVC",
             metadata={"dvc stage": f"{stage}@{dataset}"},
             tags={
                 _DATA_VERSION: version,
                 _IS_USER_PROVIDED: "true",
-                _CODE_VERSION: str(graph.get(key).code_version),
-                **{f"{_INPUT_VERSION}{name}": md5 for name, md5 in parents.items() if md5},
+                _CODE_VERSION: str(spec.code_version),
+                **{
+                    f"{_INPUT_VERSION}{parent}": recorded[parent, dataset]
+                    for parent in parents
+                    if (parent, dataset) in recorded
+                },
             },
         )
 

@@ -29,6 +29,8 @@ ASSETS = [
     registered_model,
 ]
 
+SPECS = [asset.get_asset_spec() for asset in ASSETS]
+
 
 def build_defs(
     project: Project | None = None, *, resource_overrides: Mapping[str, Any] | None = None
@@ -45,7 +47,7 @@ def build_defs(
         assets=ASSETS,
         asset_checks=ALL_CHECKS,
         jobs=JOBS,
-        sensors=[dvc_sensor(project, ASSETS)],
+        sensors=[dvc_sensor(project, SPECS)],
         resources=resources,
         executor=dg.in_process_executor,
     )

@@ -224,11 +224,11 @@ def sync() -> None:
     import dagster as dg
 
     from orchestration.agreement import report_versions
-    from orchestration.definitions import defs
+    from orchestration.build import SPECS
 
     project = _project()
     with dg.DagsterInstance.get() as instance:
-        reported = report_versions(project, defs.resolve_asset_graph(), instance)
+        reported = report_versions(project, SPECS, instance)
     click.echo("\n".join(reported) or "Dagster knows all of dvc.lock")
 
 

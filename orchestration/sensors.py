@@ -1,5 +1,7 @@
 """The sensors: what outside changes start or record."""
 
+from collections.abc import Sequence
+
 import dagster as dg
 
 from assets.workspace import versions
@@ -7,9 +9,8 @@ from assets.workspace.project import Project
 from orchestration.agreement import report_versions
 
 
-def dvc_sensor(project: Project, assets: list[dg.AssetsDefinition]) -> dg.SensorDefinition:
+def dvc_sensor(project: Project, specs: Sequence[dg.AssetSpec]) -> dg.SensorDefinition:
     """A sensor that takes over from ``dvc.lock`` what DVC made without Dagster."""
-    graph = dg.Definitions(assets=assets).resolve_asset_graph()
 
     @dg.sensor(
         name="dvc_versions",
@@ -22,7 +23,7 @@ def dvc_sensor(project: Project, assets: list[dg.AssetsDefinition]) -> dg.Sensor
         stamp = str(lock.stat().st_mtime_ns) if lock.is_file() else ""
         if stamp == (context.cursor or ""):
             return dg.SkipReason("dvc.lock has not changed")
-        reported = report_versions(project, graph, context.instance)
+        reported = report_versions(project, specs, context.instance)
         context.update_cursor(stamp)
         return dg.SkipReason(
             f"reported {', '.join(reported)}" if reported else "Dagster knows all of dvc.lock"

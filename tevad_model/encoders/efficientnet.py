@@ -204,6 +204,8 @@ class EfficientNetEncoder:
 
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads = self.options.threads or 0
+        # Waiting threads would take the cores from decoding and from the other encoders.
+        settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
         return onnxruntime.InferenceSession(
             exported_network(self._cache), settings, providers=["CPUExecutionProvider"]
         )
