@@ -14,7 +14,8 @@ that other load on the machine falls on both alike; the medians are compared.
 Training is measured at UCF-Crime's shape (10 crops, 2048 + 768 features, 500 snippets a video in
 float32 files) with a smaller batch, 4 + 4 bags. UCF-Crime's features fill 65 GB, more than most
 machines' memory, so the feature files are dropped from the page cache before they are read; its
-bags fill 2 GB, and stay there. Scoring is measured on 290 videos of 5 to 40 snippets in one crop.
+bags fill 2 GB, and stay there. Scoring is measured on 290 videos of 4 to 16 snippets (those of Ped2 have 8 to 12) in
+one crop.
 
 ``python -m benchmarks.training`` prints a table, ``--json`` one object. ``--full`` adds the peak
 memory of a step of 32 + 32 bags, measured in a process of its own, which takes a minute or two.
@@ -50,8 +51,8 @@ from tevad_model.scoring import score_many
 CROPS, VISUAL, TEXT, SNIPPETS = 10, 2048, 768, 500
 BAGS = 4
 FULL_BAGS = 32
-RUNS = 5
-TEST_VIDEOS, SHORTEST, LONGEST = 290, 5, 40
+RUNS = 3
+TEST_VIDEOS, SHORTEST, LONGEST = 290, 4, 16
 PARAMS = TrainingParams(dropout=0.0, paper_compat=True)
 
 FloatArray = npt.NDArray[np.float32]

@@ -14,6 +14,9 @@ from tevad_model.errors import InputError
 if TYPE_CHECKING:
     import dagster as dg
 
+# The events are in the instance, where the UI shows them; the console gets what goes wrong.
+_QUIET_CONSOLE = {"loggers": {"console": {"config": {"log_level": "WARNING"}}}}
+
 _INSTANCE_CONFIG = """\
 # Dagster's own settings for this project. State is kept beside this file (SQLite).
 telemetry:
@@ -81,6 +84,7 @@ def run_chain(dataset: Dataset) -> RunOutcome:
         result = dg.execute_job(
             dg.reconstructable(everything_job),
             instance=instance,
+            run_config=_QUIET_CONSOLE,
             tags={"dagster/partition": dataset.name},
         )
         failures = (*_failed_steps(result), *_failed_checks(result))

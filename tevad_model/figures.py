@@ -163,9 +163,10 @@ def feature_pca(features: npt.ArrayLike, groups: Sequence[str], *, title: str = 
         raise ValueError(f"a PCA needs (points, dim) of at least (2, 2), got {points.shape}")
     shown = np.unique(np.linspace(0, len(points) - 1, _PCA_POINTS, dtype=np.int64))
     pca = PCA(n_components=2, random_state=0)
-    placed = pca.fit_transform(points[shown])
+    with np.errstate(invalid="ignore"):  # the shares of equal points are 0 / 0
+        placed = pca.fit_transform(points[shown])
     names = np.asarray(groups, dtype=object)[shown]
-    shares = np.nan_to_num(pca.explained_variance_ratio_)  # of equal points: 0 / 0
+    shares = np.nan_to_num(pca.explained_variance_ratio_)
     figure = _figure(width=5.6, height=4.6, title=title)
     axes = _axes(figure.subplots(), x=f"PC 1 ({shares[0]:.0%})", y=f"PC 2 ({shares[1]:.0%})")
     for name, colour in _group_colours(names).items():

@@ -7,6 +7,7 @@ where scores go back to frames.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -20,6 +21,9 @@ WINDOW_FRAMES = 64
 
 WINDOW_SNIPPETS = WINDOW_FRAMES // SNIPPET_FRAMES
 """Snippets in a caption window."""
+
+_ROUNDING = 1e-6
+"""Frames. ``frame_at(seconds(frame))`` must be the frame, though fps is rarely a binary fraction."""
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
@@ -82,7 +86,9 @@ def frame_mask(ranges: Iterable[tuple[int, int]], frames: int) -> npt.NDArray[np
 
 def runs(mask: npt.ArrayLike) -> list[tuple[int, int]]:
     """The maximal runs of True as half-open ranges, in order."""
-    edges = np.flatnonzero(np.diff(np.concatenate(([False], np.asarray(mask, dtype=bool), [False]))))
+    edges = np.flatnonzero(
+        np.diff(np.concatenate(([False], np.asarray(mask, dtype=bool), [False])))
+    )
     return [(int(start), int(end)) for start, end in edges.reshape(-1, 2)]
 
 
@@ -106,8 +112,8 @@ def seconds(frame: int, fps: float) -> float:
 
 
 def frame_at(second: float, fps: float) -> int:
-    """The frame that is shown at a time."""
-    return int(second * fps)
+    """The frame that is shown at a time; one that begins just then, whatever rounding says."""
+    return math.floor(second * fps + _ROUNDING)
 
 
 def snippet_texts(

@@ -8,11 +8,13 @@ from elsewhere, so they carry a small stylesheet instead and load nothing.
 
 from __future__ import annotations
 
+import copy
 import html
 import os
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -160,13 +162,34 @@ def _unexpected(found: Any) -> Rows:
 def _page(result: Any) -> str:
     """Great Expectations' page of a result, without what it would load from elsewhere."""
     from great_expectations.render.renderer import ValidationResultsPageRenderer
-    from great_expectations.render.view import DefaultJinjaPageView
 
-    page: str = DefaultJinjaPageView().render(ValidationResultsPageRenderer().render(result))
+    shown = copy.deepcopy(result)
+    for found in shown.results:
+        found.result = _escaped(found.result)
+    page: str = _view().render(ValidationResultsPageRenderer().render(shown))
     page = _FROM_ELSEWHERE.sub("", page)
     page = _TO_INDEX.sub(f'href="../{INDEX}"', page)
     page = _TO_SUITE.sub(r"\1", page).replace(" / __none__", "")
     return page.replace("</head>", f"<style>{STYLE}</style></head>", 1)
+
+
+@cache
+def _view() -> Any:
+    """Great Expectations' page view; it compiles its templates once."""
+    from great_expectations.render.view import DefaultJinjaPageView
+
+    return DefaultJinjaPageView()
+
+
+def _escaped(value: Any) -> Any:
+    """Text of a result as HTML; Great Expectations would take a video's name for markup."""
+    if isinstance(value, str):
+        return html.escape(value)
+    if isinstance(value, Mapping):
+        return {key: _escaped(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_escaped(inner) for inner in value)
+    return value
 
 
 def _index(site: Path, dataset: str) -> str:

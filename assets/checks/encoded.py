@@ -61,7 +61,7 @@ def measure_videos(
     rows = [
         {
             "video": video,
-            "snippets_due": timeline.snippet_count(frames[video]) if video in frames else 0,
+            "snippets_due": timeline.snippet_count(frames[video]) if video in frames else None,
             "fingerprint": made[video].fingerprint if video in made else "",
             "encoder": encoder,
             **measure(video),

@@ -7,6 +7,7 @@ Dagster. Great Expectations takes seconds to import, so it is imported when a ch
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,10 +39,13 @@ class Table:
 
     @classmethod
     def of(cls, rows: Sequence[Mapping[str, object]], key: Sequence[str]) -> Table:
-        """A table of dictionaries; an empty one has no columns and nothing to offend."""
+        """A table of dictionaries; an empty one has no columns and nothing to offend.
+
+        An infinite measurement is none: it is set to missing, as JSON has no word for it.
+        """
         import pandas as pd
 
-        return cls(pd.DataFrame(list(rows)), tuple(key))
+        return cls(pd.DataFrame(list(rows)).replace([math.inf, -math.inf], math.nan), tuple(key))
 
 
 Tables = Mapping[str, Table]
@@ -117,11 +121,13 @@ class CheckOutcome:
 
     Attributes:
         check: the check.
+        key: columns that name an offender.
         judgements: one for each of its expectations.
         data_docs: the page of Great Expectations' data docs that shows it.
     """
 
     check: Check
+    key: tuple[str, ...]
     judgements: tuple[Judgement, ...]
     data_docs: Path
 
@@ -132,9 +138,11 @@ class CheckOutcome:
 
     @property
     def offenders(self) -> tuple[Mapping[str, object], ...]:
-        """The rows that do not meet an expectation, each once."""
-        distinct = {tuple(row.items()): row for j in self.judgements for row in j.offenders}
-        return tuple(distinct.values())
+        """The rows that do not meet an expectation, each once, with all that offends in it."""
+        merged: dict[tuple[object, ...], dict[str, object]] = {}
+        for row in (row for judgement in self.judgements for row in judgement.offenders):
+            merged.setdefault(tuple(row[column] for column in self.key), {}).update(row)
+        return tuple(merged.values())
 
     @property
     def figures_table(self) -> str:
@@ -233,6 +241,7 @@ def validate(
     return [
         CheckOutcome(
             check=check,
+            key=tables[check.table].key,
             judgements=tuple(
                 _judge(item.expectation, tables[check.table], rows)
                 for item, rows in zip(suites[check.table], unexpected[check.table], strict=True)
@@ -286,5 +295,7 @@ def _words(column: str) -> str:
 
 
 def _cell(value: object) -> str:
+    if value is None or value != value:  # NaN
+        return "(missing)"
     text = f"{value:.4g}" if isinstance(value, float) else str(value)
     return " ".join(text.replace("|", "\\|").split()) or "(empty)"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,18 +24,30 @@ from tevad_model.encoders.efficientnet import (
     pool,
     weights_file,
 )
-from tevad_model.errors import VideoError
+from tevad_model.errors import InputError, VideoError
 from tevad_model.fingerprint import sha256_file
 
 SIDE = 96
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One exported network for all tests: the export takes seconds."""
+def export(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """One exported network for all tests, and what was printed as it was made.
+
+    It is made by a process of its own, where no earlier test has touched loggers and warnings.
+    """
     folder = tmp_path_factory.mktemp("network")
-    exported_network(folder)
-    return folder
+    code = "import pathlib, sys; from tevad_model.encoders import efficientnet as e; "
+    code += "e.exported_network(pathlib.Path(sys.argv[1]))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, folder], capture_output=True, text=True, check=True
+    )
+    return folder, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def cache(export: tuple[Path, str]) -> Path:
+    return export[0]
 
 
 def make(cache: Path, **options: Any) -> EfficientNetEncoder:
@@ -223,6 +237,16 @@ def test_damaged_cache_is_exported_again(cache: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(
         features(make(tmp_path), frames), features(make(cache), frames), atol=1e-4
     )
+
+
+def test_a_cache_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("in the way")
+    with pytest.raises(InputError, match="cache: cannot be the folder"):
+        exported_network(tmp_path / "cache")
+
+
+def test_export_says_nothing(export: tuple[Path, str]) -> None:
+    assert export[1] == ""
 
 
 def test_an_empty_video_is_refused(cache: Path) -> None:

@@ -183,9 +183,9 @@ def write_captions(dataset: Dataset, video: str, captions: list[str]) -> None:
     files.write_lines(dataset.stage("captions") / f"{video}.jsonl", {"video": video}, lines)
 
 
-def change_row(dataset: Dataset, stage: str, video: str, **changes: object) -> None:
-    """Change a row of a stage's manifest."""
+def change_row(dataset: Dataset, stage: str, name: str, **changes: object) -> None:
+    """Change a video's row in a stage's manifest."""
     row_type = RawVideoRow if stage == "raw_videos" else StageRow
     rows = read_manifest(dataset.stage(stage), row_type).rows
-    changed = [replace(row, **changes) if row.video == video else row for row in rows]
+    changed = [replace(row, **changes) if row.video == name else row for row in rows]
     Manifest.of(changed).write(dataset.stage(stage), row_type)

@@ -1,0 +1,123 @@
+from collections.abc import Iterator
+
+import dagster as dg
+import pytest
+from small_dataset import change_row, write_figures
+
+from assets.checks import ALL_CHECKS
+from assets.checks.evaluation_metrics import evaluation_metrics_checks
+from assets.checks.raw_videos import raw_videos_checks
+from assets.partitions import DATASETS
+from assets.workspace.project import STAGES, Dataset
+
+
+class OneDataset:
+    """The resource as far as checks need it."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset = dataset
+
+    def dataset(self, name: str) -> Dataset:
+        assert name == self._dataset.name
+        return self._dataset
+
+
+@dg.asset(partitions_def=DATASETS)
+def raw_videos() -> None: ...
+
+
+@dg.asset(partitions_def=DATASETS, deps=[raw_videos])
+def snippet_features() -> None: ...
+
+
+@dg.asset(partitions_def=DATASETS)
+def evaluation_metrics() -> None: ...
+
+
+@dg.asset(partitions_def=DATASETS, deps=[evaluation_metrics])
+def registered_model() -> None: ...
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions(str(DATASETS.name), ["small"])
+        yield instance
+
+
+def run(
+    instance: dg.DagsterInstance,
+    dataset: Dataset,
+    assets: list[dg.AssetsDefinition],
+    checks: dg.AssetChecksDefinition,
+) -> dg.ExecuteInProcessResult:
+    return dg.materialize(
+        [*assets, checks],
+        instance=instance,
+        resources={"project": OneDataset(dataset)},
+        partition_key=dataset.name,
+        raise_on_error=False,
+    )
+
+
+def materialized(result: dg.ExecuteInProcessResult) -> list[str]:
+    return [event.asset_key.to_user_string() for event in result.get_asset_materialization_events()]
+
+
+def test_a_sound_stage_lets_the_next_one_run(
+    instance: dg.DagsterInstance, dataset: Dataset
+) -> None:
+    result = run(instance, dataset, [raw_videos, snippet_features], raw_videos_checks)
+    assert result.success
+    assert materialized(result) == ["raw_videos", "snippet_features"]
+    assert all(evaluation.passed for evaluation in result.get_asset_check_evaluations())
+
+
+def test_a_failing_blocking_check_stops_the_next_stage(
+    instance: dg.DagsterInstance, dataset: Dataset
+) -> None:
+    video = "train-normal-0"
+    (dataset.stage("raw_videos") / "videos" / f"{video}.mp4").unlink()
+    result = run(instance, dataset, [raw_videos, snippet_features], raw_videos_checks)
+    assert not result.success
+    assert materialized(result) == ["raw_videos"]
+    [failed] = [e for e in result.get_asset_check_evaluations() if not e.passed]
+    assert failed.check_name == "videos_are_accounted_for"
+    assert failed.severity == dg.AssetCheckSeverity.ERROR
+    assert video in failed.metadata["offenders"].value
+    assert dataset.reports.as_posix() in failed.metadata["data docs"].value
+
+
+def test_a_warning_does_not_stop_the_next_stage(
+    instance: dg.DagsterInstance, dataset: Dataset
+) -> None:
+    change_row(dataset, "raw_videos", "train-normal-0", problem="cut off")
+    result = run(instance, dataset, [raw_videos, snippet_features], raw_videos_checks)
+    assert result.success
+    assert materialized(result) == ["raw_videos", "snippet_features"]
+    [failed] = [e for e in result.get_asset_check_evaluations() if not e.passed]
+    assert failed.check_name == "no_video_is_quarantined"
+    assert failed.severity == dg.AssetCheckSeverity.WARN
+
+
+def test_a_model_no_better_than_chance_is_not_registered(
+    instance: dg.DagsterInstance, dataset: Dataset
+) -> None:
+    write_figures(dataset, {"frame_auc": 0.5})
+    assets = [evaluation_metrics, registered_model]
+    result = run(instance, dataset, assets, evaluation_metrics_checks)
+    assert not result.success
+    assert materialized(result) == ["evaluation_metrics"]
+
+
+def test_results_are_kept_by_dataset(instance: dg.DagsterInstance, dataset: Dataset) -> None:
+    run(instance, dataset, [raw_videos], raw_videos_checks)
+    key = dg.AssetCheckKey(dg.AssetKey("raw_videos"), "videos_are_accounted_for")
+    [record] = instance.event_log_storage.get_asset_check_execution_history(key, limit=10)
+    assert record.partition == "small"
+
+
+def test_every_stage_has_checks_of_its_own() -> None:
+    keys = [key for checks in ALL_CHECKS for key in checks.check_keys]
+    assert {key.asset_key.to_user_string() for key in keys} == set(STAGES)
+    assert len(set(keys)) == len(keys)
