@@ -70,6 +70,7 @@ REQUIREMENTS = (
 """The packages inference needs; logged with the versions installed here."""
 
 _MODEL_TAG = f"{DATA_TAG}tevad_model"
+_LOGGED_MODEL_TAG = "tevad.logged_model"
 _METRIC_TAG = "tevad.metric."
 _TEST_METRIC = "test_"
 _CLIP = "clip.mp4"
@@ -185,6 +186,7 @@ def _create_version(
     client: "MlflowClient", name: str, model: "LoggedModel", run: "Run", tags: dict[str, str]
 ) -> str:
     from mlflow.exceptions import MlflowException
+    from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
     try:
         client.create_registered_model(name)
@@ -196,9 +198,12 @@ def _create_version(
         name,
         source=model.artifact_location,
         run_id=run.info.run_id,
-        tags=tags,
+        tags={**tags, _LOGGED_MODEL_TAG: model.model_id},
         model_id=model.model_id,
     )
+    # MLflow's pages find a logged model's versions by this tag.
+    link = json.dumps([{"name": name, "version": created.version}])
+    client.set_logged_model_tags(model.model_id, {MLFLOW_MODEL_VERSIONS: link})
     return str(created.version)
 
 

@@ -39,7 +39,9 @@ def measure(cache: Path | None = None) -> dict[str, float]:
     import onnxruntime
     import torch
 
-    session = onnxruntime.InferenceSession(exported_network(cache))
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(exported_network(cache), settings)
     eager = network()
     pictures = np.random.default_rng(0).integers(0, 256, (PICTURES, SIDE, SIDE, 3), dtype=np.uint8)
 

@@ -24,6 +24,7 @@ memory of a step of 32 + 32 bags, measured in a process of its own, which takes 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import os
 import resource
@@ -33,6 +34,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -113,8 +115,9 @@ class OrdinaryTemporal(nn.Module):
     def copy_from(self, ours: TemporalNetwork) -> None:
         """Take our network's weights."""
         for scale, conv, norm in zip(self.scales, ours.scales, ours.scale_norms, strict=True):
-            scale[0].load_state_dict({"weight": conv.weight.permute(1, 2, 0), "bias": conv.bias})
-            scale[2].load_state_dict(norm.state_dict())
+            weights = {"0.weight": conv.weight.permute(1, 2, 0), "0.bias": conv.bias}
+            weights |= {f"2.{name}": value for name, value in norm.state_dict().items()}
+            scale.load_state_dict(weights)
         self.reduce.weight.data = ours.reduce.weight.data[..., None].clone()
         for name in ("theta", "phi", "g", "out"):
             layer = getattr(ours.attention, name)
@@ -136,8 +139,7 @@ class OrdinaryNetwork(nn.Module):
         self.visual.copy_from(ours.visual_temporal)
         assert ours.text_temporal is not None
         self.text.copy_from(ours.text_temporal)
-        self.head = nn.ModuleList(nn.Linear(h.in_features, h.out_features) for h in ours.head)
-        self.head.load_state_dict(ours.head.state_dict())
+        self.head = copy.deepcopy(ours.head)
 
     def forward(self, visual: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
         """Scores (B, T) and features (B · C, T, F) of visual (B, C, T, D) and text (B, T, E)."""
@@ -165,12 +167,13 @@ def ordinary_loss(scores: Tensor, features: Tensor, half: int, crops: int) -> Te
         bag_scores.append(scores[start : start + half].gather(1, index).mean(dim=1))
     target = torch.cat([torch.zeros(half), torch.ones(half)])
     abnormal = scores[half:].reshape(-1)
-    return (
+    loss: Tensor = (
         F.binary_cross_entropy(torch.cat(bag_scores), target)
         + PARAMS.alpha * ((PARAMS.margin - bag_features[1]).abs() + bag_features[0]).square().mean()
         + PARAMS.smoothness * (abnormal[1:] - abnormal[:-1]).square().sum()
         + PARAMS.sparsity * abnormal.norm()
     )
+    return loss
 
 
 def ordinary_load(folder: Path, videos: Sequence[str]) -> tuple[Tensor, Tensor]:
@@ -243,7 +246,7 @@ def _measure_training(network: TevadNetwork, folder: Path) -> dict[str, float]:
     videos = [f"video{i}" for i in range(2 * BAGS)]
     _write_features(folder, videos)
     examples = [
-        VideoExample(video, i >= BAGS, lambda v=video: _read(folder, v), digest="synthetic")
+        VideoExample(video, i >= BAGS, partial(_read, folder, video), digest="synthetic")
         for i, video in enumerate(videos)
     ]
     bags = cut_bags(examples, "both", PARAMS.segments, folder)
@@ -263,8 +266,8 @@ def _measure_training(network: TevadNetwork, folder: Path) -> dict[str, float]:
         return _update(optimizers[network], our_loss(network.train(), *batch, BAGS))
 
     def step_ordinary(batch: tuple[Tensor, Tensor]) -> Tensor:
-        loss = ordinary_loss(*ordinary.train()(*batch), BAGS, CROPS)
-        return _update(optimizers[ordinary], loss)
+        scores, features = ordinary.train()(*batch)
+        return _update(optimizers[ordinary], ordinary_loss(scores, features, BAGS, CROPS))
 
     ours, theirs = load_ours(), load_ordinary()
     for a, b in zip(ours, theirs, strict=True):

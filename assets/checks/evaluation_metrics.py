@@ -102,8 +102,8 @@ def _scores(dataset: Dataset) -> Any:
     path = dataset.stage(STAGE) / SCORES
     try:
         return pd.read_parquet(path)
-    except (FileNotFoundError, ArrowInvalid) as error:
-        raise InputError(f"{path}: {error}; materialize {STAGE} again") from None
+    except (FileNotFoundError, ArrowInvalid):
+        raise InputError(f"{path}: not there or damaged; materialize {STAGE} again") from None
 
 
 def _served(dataset: Dataset) -> dict[str, object]:

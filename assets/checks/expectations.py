@@ -200,7 +200,7 @@ def between(
 
 def one_of(column: str, values: Sequence[str]) -> list[Expectation]:
     """Every value is one of those given."""
-    limit = " or ".join(repr(value) for value in values)
+    limit = " or ".join(value for value in values if value) or "nothing"
     arguments = {"column": column, "value_set": list(values)}
     return [Expectation("ExpectColumnValuesToBeInSet", (column,), arguments, limit)]
 
@@ -273,11 +273,10 @@ def _found(table: Table, column: str) -> str:
     distinct = values.unique()
     if len(distinct) == 0:
         return "nothing"
-    if len(distinct) == 1:
-        return _cell(distinct[0])
-    if pd.api.types.is_numeric_dtype(values):
-        return f"{_cell(values.min())} to {_cell(values.max())}"
-    return f"{len(distinct)} values"
+    if len(distinct) > 1 and not pd.api.types.is_numeric_dtype(values):
+        return f"{len(distinct)} values"
+    least, largest = _cell(values.min()), _cell(values.max())
+    return least if least == largest else f"{least} to {largest}"
 
 
 def markdown_table(rows: Sequence[Mapping[str, object]]) -> str:

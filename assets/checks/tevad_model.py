@@ -9,6 +9,7 @@ from assets.checks.expectations import Check, CheckOutcome, Table, Tables, betwe
 from assets.checks.faces import asset_checks
 from assets.tevad_model import (
     STAGE,
+    TRAINING,
     picked_folder,
     read_history,
     read_inputs,
@@ -16,6 +17,7 @@ from assets.tevad_model import (
     trained_seeds,
 )
 from assets.workspace.project import Dataset
+from tevad_model.errors import InputError
 
 VALIDATION_AUC = "validation_auc"
 
@@ -48,7 +50,7 @@ def check_tevad_model(dataset: Dataset) -> list[CheckOutcome]:
     """Check the trained models.
 
     Raises:
-        InputError: if the stage has not run, or its files are damaged.
+        InputError: if the stage has not run, or a saved model is damaged.
     """
     return validate(dataset, STAGE, CHECKS, measure_tevad_model(dataset))
 
@@ -57,8 +59,11 @@ def measure_tevad_model(dataset: Dataset) -> Tables:
     """Measure the training history of every seed, and the served model on the training videos.
 
     Raises:
-        InputError: if the stage has not run, or its files are damaged.
+        InputError: if the stage has not run, or a saved model is damaged.
     """
+    path = dataset.stage(STAGE) / TRAINING
+    if not path.is_file():
+        raise InputError(f"{path}: not there; materialize {STAGE} first")
     histories = {seed: read_history(dataset, seed) for seed in trained_seeds(dataset)}
     return {
         "seeds": Table.of(

@@ -134,7 +134,10 @@ def test_a_version_leads_back_to_its_data_and_its_run(
     assert float(version.tags["tevad.metric.frame_auc"]) == pytest.approx(figures["frame_auc"])
     run = tracking.client.get_run(registered.run_id)
     assert run.info.status == "FINISHED"
-    assert [output.model_id for output in run.outputs.model_outputs] == [version.model_id]
+    logged = version.tags["tevad.logged_model"]
+    assert [output.model_id for output in run.outputs.model_outputs] == [logged]
+    model = tracking.client.get_logged_model(logged)
+    assert (model.source_run_id, model.status) == (registered.run_id, "READY")
 
 
 def test_the_same_model_is_not_registered_twice(

@@ -97,7 +97,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
         frames = list(video.frames(path, max_side=MAX_SIDE))
         features = np.concatenate(list(visual.encode(frames))).astype(np.float16)
         captions = list(captioner.caption(frames, video.probe(path).fps))
-        clips[path.stem] = Stored(path, features, captions, sentence.embed(captions))
+        distinct = sorted(set(captions))
+        embedded = dict(zip(distinct, sentence.embed(distinct), strict=True))
+        embeddings = np.stack([embedded[caption] for caption in captions])
+        clips[path.stem] = Stored(path, features, captions, embeddings)
     cards = {
         "visual": EncoderCard(*VISUAL, pixel_fingerprint(visual.fingerprint, MAX_SIDE)),
         "caption": EncoderCard(*CAPTION, pixel_fingerprint(captioner.fingerprint, MAX_SIDE)),

@@ -105,6 +105,17 @@ def test_figures_say_what_was_found_against_which_limit(dataset: Dataset) -> Non
     assert "| value | 0.25 to 2 | at least 0, at most 1 | 1 |" in outcome.figures_table
 
 
+@pytest.mark.parametrize(
+    ("values", "found"),
+    [([1.0, 1.00000001], "1"), ([1, 3], "1 to 3"), (["a", "b"], "2 values"), (["a", "a"], "a")],
+)
+def test_found_values_are_summed_up(dataset: Dataset, values: list[object], found: str) -> None:
+    rows = [{"name": str(number), "value": value} for number, value in enumerate(values)]
+    check = a_check(expect=lambda _: one_of("value", ["a", "b"]))
+    [outcome] = check_rows(dataset, rows, check)
+    assert f"| value | {found} | a or b |" in outcome.figures_table
+
+
 def test_a_cell_cannot_break_the_table() -> None:
     table = markdown_table([{"reason": "two\nlines | one cell", "empty": "", "none": None}])
     assert table.splitlines()[-1] == r"| two lines \| one cell | (empty) | (missing) |"

@@ -1,5 +1,6 @@
 import math
 
+import pytest
 import torch
 from small_dataset import TEXT_DIM, VISUAL_DIM, failed, save_model
 
@@ -7,6 +8,7 @@ from assets import tevad_model as models
 from assets.checks.tevad_model import CHECKS, check_tevad_model
 from assets.workspace import files
 from assets.workspace.project import Dataset
+from tevad_model.errors import InputError
 from tevad_model.network import TevadNetwork
 
 
@@ -52,3 +54,9 @@ def test_models_without_validation_pass(dataset: Dataset) -> None:
     for seed in (0, 1):
         change_history(dataset, seed, {"metrics": {}})
     assert failed(check_tevad_model(dataset)) == {}
+
+
+def test_models_that_are_not_there_are_asked_for(dataset: Dataset) -> None:
+    (dataset.stage("tevad_model") / models.TRAINING).unlink()
+    with pytest.raises(InputError, match=r"training\.json: not there; materialize tevad_model"):
+        check_tevad_model(dataset)

@@ -1,0 +1,70 @@
+"""Files are whole or not there, and the same content is the same bytes."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from assets.workspace import files
+
+
+class InterruptedWriteError(Exception):
+    pass
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_leftover(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+
+    def fail() -> None:
+        with files.replace_text(path) as file:
+            file.write("half of the n")
+            raise InterruptedWriteError
+
+    with pytest.raises(InterruptedWriteError):
+        fail()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_arrays_come_back_with_their_header(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    array = np.arange(12, dtype=np.float16).reshape(3, 2, 2)
+    files.write_array(path, "features", array, {"video": "ü", "snippets": 3})
+    np.testing.assert_array_equal(files.read_array(path, "features"), array)
+    assert files.read_array_header(path) == {"video": "ü", "snippets": 3}
+
+
+def test_the_same_array_and_header_are_the_same_bytes(tmp_path: Path) -> None:
+    array = np.ones((2, 2), np.float32)
+    for name, header in (("a", {"x": 1, "y": 2, "z": "3"}), ("b", {"z": "3", "y": 2, "x": 1})):
+        files.write_array(tmp_path / name, "v", array, header)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+@pytest.mark.parametrize("keep", [0, 4, 40, -1])
+def test_a_cut_array_has_no_header(tmp_path: Path, keep: int) -> None:
+    path = tmp_path / "a.safetensors"
+    files.write_array(path, "v", np.ones((4, 4), np.float32), {"x": 1})
+    path.write_bytes(path.read_bytes()[:keep])
+    assert files.read_array_header(path) is None
+
+
+def test_lines_come_back_with_their_header(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    files.write_lines(path, {"video": "a"}, [{"caption": "Nö"}, {"caption": "b\nc"}])
+    assert files.read_lines(path) == ({"video": "a"}, [{"caption": "Nö"}, {"caption": "b\nc"}])
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b'{"a": 1}\n{"b"', b"[1]\n"])
+def test_lines_that_are_not_whole_read_as_nothing(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(content)
+    assert files.read_lines(path) is None
+
+
+def test_files_that_nobody_keeps_are_removed(tmp_path: Path) -> None:
+    for name in ("a", "b", files.TEMPORARY_PREFIX + "c"):
+        (tmp_path / name).touch()
+    files.remove_others(tmp_path, {tmp_path / "a"})
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
