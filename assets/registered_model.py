@@ -9,6 +9,7 @@ All of it goes through MLflow's client, and nothing through its process-wide sta
 is not opened again, and neither the tracking URI nor ``sys.path`` changes for anyone else.
 """
 
+import json
 import logging
 import tempfile
 import time

@@ -115,7 +115,8 @@ class OrdinaryTemporal(nn.Module):
     def copy_from(self, ours: TemporalNetwork) -> None:
         """Take our network's weights."""
         for scale, conv, norm in zip(self.scales, ours.scales, ours.scale_norms, strict=True):
-            weights = {"0.weight": conv.weight.permute(1, 2, 0), "0.bias": conv.bias}
+            weights = {"0.weight": conv.get_parameter("weight").permute(1, 2, 0)}
+            weights["0.bias"] = conv.get_parameter("bias")
             weights |= {f"2.{name}": value for name, value in norm.state_dict().items()}
             scale.load_state_dict(weights)
         self.reduce.weight.data = ours.reduce.weight.data[..., None].clone()

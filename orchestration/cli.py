@@ -51,6 +51,8 @@ def main() -> None:
     """Which frames of a video are abnormal, learned from one label a video."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
     logging.getLogger("tevad").setLevel(logging.INFO)
+    for chatty in ("alembic", "great_expectations", "mlflow"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
 @main.group()

@@ -25,6 +25,9 @@ LeaveOut = Literal["visual", "text"]
 BATCH_SNIPPETS = 2048
 """Snippets times crops that are scored at once, padding included."""
 
+_POOL_BATCHES = 8
+"""Batches' worth of videos that are in memory at once, to be grouped by length."""
+
 
 @dataclass(frozen=True)
 class SnippetScores:
@@ -77,7 +80,8 @@ def score_many(
 
     Args:
         model: the trained model.
-        videos: pairs of name and features, in any order.
+        videos: pairs of name and features, in any order; read as they are needed, so that an
+            iterator that loads them never has them all in memory.
         batch_snippets: largest number of snippets times crops in a batch, padding included. A
             longer video is a batch of its own. Any number gives the same scores.
         leave_out: as in :func:`score`.
@@ -88,12 +92,15 @@ def score_many(
     Raises:
         VideoError, MismatchError: as in :func:`score`, naming the video.
     """
-    prepared = [(video, _prepared(model, video, features)) for video, features in videos]
-    scored: dict[str, SnippetScores] = {}
-    for batch in _batches_by_length(prepared, batch_snippets):
-        outputs = _score_batch(model, [features for _, features in batch], leave_out)
-        scored.update(zip((video for video, _ in batch), outputs, strict=True))
-    return {video: scored[video] for video, _ in prepared}
+    prepared = ((video, _prepared(model, video, features)) for video, features in videos)
+    scores: dict[str, SnippetScores] = {}
+    for pool in _pools(prepared, _POOL_BATCHES * batch_snippets):
+        scored: dict[str, SnippetScores] = {}
+        for batch in _batches_by_length(pool, batch_snippets):
+            outputs = _score_batch(model, [features for _, features in batch], leave_out)
+            scored.update(zip((video for video, _ in batch), outputs, strict=True))
+        scores |= {video: scored[video] for video, _ in pool}
+    return scores
 
 
 def _prepared(model: Model, video: str, features: VideoFeatures) -> VideoFeatures:
@@ -115,6 +122,22 @@ def _prepared(model: Model, video: str, features: VideoFeatures) -> VideoFeature
             "Encode the video with the encoders the model was trained with.",
         )
     return VideoFeatures(**parts)
+
+
+def _pools(
+    videos: Iterable[tuple[str, VideoFeatures]], limit: int
+) -> Iterator[list[tuple[str, VideoFeatures]]]:
+    """Consecutive videos with about ``limit`` snippets times crops together."""
+    pool: list[tuple[str, VideoFeatures]] = []
+    held = 0
+    for item in videos:
+        pool.append(item)
+        held += item[1].snippets * item[1].crops
+        if held >= limit:
+            yield pool
+            pool, held = [], 0
+    if pool:
+        yield pool
 
 
 def _batches_by_length(

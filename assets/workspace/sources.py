@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
@@ -129,7 +130,7 @@ class S3Source:
 
         found: list[SourceFile] = []
         try:
-            pages = self._client().get_paginator("list_objects_v2")
+            pages = self._client.get_paginator("list_objects_v2")
             for page in pages.paginate(Bucket=self.bucket, Prefix=self.prefix):
                 found.extend(self._file(entry) for entry in page.get("Contents", ()))
         except (BotoCoreError, ClientError) as error:
@@ -141,7 +142,7 @@ class S3Source:
 
     def read_text(self, path: str) -> str:
         """Read a text object."""
-        body = self._client().get_object(Bucket=self.bucket, Key=self.prefix + path)["Body"]
+        body = self._client.get_object(Bucket=self.bucket, Key=self.prefix + path)["Body"]
         return _decode(body.read(), f"{self.address}/{path}")
 
     def fetch(self, path: str, to: Path) -> None:
@@ -166,10 +167,10 @@ class S3Source:
 
     def _download(self, key: str, to: Path) -> None:
         with replacing(to) as temporary:
-            self._client().download_file(self.bucket, key, str(temporary))
+            self._client.download_file(self.bucket, key, str(temporary))
 
     def _below(self, path: str) -> list[str]:
-        pages = self._client().get_paginator("list_objects_v2")
+        pages = self._client.get_paginator("list_objects_v2")
         prefix = self.prefix + path + "/"
         return [
             entry["Key"]
@@ -181,10 +182,12 @@ class S3Source:
         path = entry["Key"].removeprefix(self.prefix)
         return SourceFile(path, int(entry["Size"]), entry["ETag"].strip('"'))
 
+    @cached_property
     def _client(self) -> Any:
         import boto3
 
-        return boto3.client("s3")
+        # A session of its own: the default one keeps the first credentials it saw.
+        return boto3.Session().client("s3")
 
 
 def versions(source_files: Iterable[SourceFile]) -> dict[str, SourceFile]:

@@ -20,7 +20,6 @@ from typing import Any
 import mlflow
 import pandas as pd
 import pytest
-from dvc.repo import Repo
 from mlflow.exceptions import MlflowException
 
 from assets.captions import load_captions
@@ -56,18 +55,18 @@ COLUMNS = ["video", "snippet", "start_frame", "end_frame", "score", "caption"]
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dataset]:
+def dataset(
+    tmp_path_factory: pytest.TempPathFactory, project_template: Path, encoder_cache: Path
+) -> Iterator[Dataset]:
     """A dataset whose whole chain has run, in a project of its own."""
-    root = tmp_path_factory.mktemp("project")
+    root = tmp_path_factory.mktemp("registered") / "project"
+    shutil.copytree(project_template, root, symlinks=True)
     (root / "params.yaml").write_text(PARAMS)
-    shutil.copy(REPOSITORY / "dvc.yaml", root)
-    shutil.copytree(REPOSITORY / "mlflow", root / "mlflow")
-    Repo.init(str(root), no_scm=True).close()
     render.render(root / "raw", train=4, test=2, lengths=(48, 60))
     found = Project.at(root).dataset("tiny")
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        patch.setenv("TEVAD_CACHE", os.environ.get("TEVAD_CACHE", str(root / "cache")))
+        patch.setenv("TEVAD_CACHE", str(encoder_cache))
         patch.chdir(root)
         listing.refresh(found)
         for stage in STAGES:
@@ -105,11 +104,18 @@ def table(*videos: object) -> pd.DataFrame:
     return pd.DataFrame({"video": [str(video) for video in videos]})
 
 
-def other_tracking(dataset: Dataset, folder: Path) -> Tracking:
-    """A fresh store that knows the training run and no registered model."""
-    fresh = Tracking(f"sqlite:///{folder / 'mlflow.db'}", folder / "artifacts")
-    train_tevad_model(dataset, fresh, {})
-    return fresh
+@pytest.fixture
+def empty(empty_mlflow: Path, tmp_path: Path) -> Tracking:
+    """A store that knows nothing."""
+    shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
+    return Tracking(f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path / "artifacts")
+
+
+@pytest.fixture
+def unregistered(dataset: Dataset, empty: Tracking) -> Tracking:
+    """A store that knows the training run and no registered model."""
+    train_tevad_model(dataset, empty, {})
+    return empty
 
 
 def test_a_new_version_is_the_challenger(registered: Registration, tracking: Tracking) -> None:
@@ -172,30 +178,27 @@ def test_another_model_becomes_another_version(
     assert str(found.version) == "2"
 
 
-def test_registering_leaves_the_process_as_it_was(dataset: Dataset, tmp_path: Path) -> None:
-    fresh = other_tracking(dataset, tmp_path)
+def test_registering_leaves_the_process_as_it_was(dataset: Dataset, unregistered: Tracking) -> None:
     before = (list(sys.path), dict(os.environ), mlflow.active_run())
-    register_model(dataset, fresh)
+    register_model(dataset, unregistered)
     assert (sys.path, dict(os.environ), mlflow.active_run()) == before
 
 
 def test_a_changed_encoder_is_refused_and_leaves_no_version(
-    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dataset: Dataset, unregistered: Tracking, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fresh = other_tracking(dataset, tmp_path)
     monkeypatch.setattr(motion, "CODE_VERSION", motion.CODE_VERSION + 1)
     with pytest.raises(MismatchError, match="caption encoder, code"):
-        register_model(dataset, fresh)
-    assert fresh.client.search_registered_models() == []
-    experiment = fresh.experiment(dataset.name)
-    [model] = fresh.client.search_logged_models([experiment])
+        register_model(dataset, unregistered)
+    assert unregistered.client.search_registered_models() == []
+    experiment = unregistered.experiment(dataset.name)
+    [model] = unregistered.client.search_logged_models([experiment])
     assert model.status == "FAILED"
 
 
 def test_without_its_training_run_a_model_is_not_registered(
-    dataset: Dataset, tmp_path: Path
+    dataset: Dataset, empty: Tracking
 ) -> None:
-    empty = Tracking(f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path)
     with pytest.raises(InputError, match="no run of tiny's models; materialize tevad_model"):
         register_model(dataset, empty)
 

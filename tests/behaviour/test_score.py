@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dvc.repo import Repo
 
 from assets.registered_model import register_model
 from assets.workspace import listing
@@ -64,16 +63,17 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    root = tmp_path_factory.mktemp("site")
+def site(
+    tmp_path_factory: pytest.TempPathFactory, project_template: Path, encoder_cache: Path
+) -> Iterator[Site]:
+    root = tmp_path_factory.mktemp("site") / "project"
+    shutil.copytree(project_template, root, symlinks=True)
     (root / "params.yaml").write_text(PARAMS)
-    shutil.copy(REPOSITORY / "dvc.yaml", root)
-    shutil.copytree(REPOSITORY / "mlflow", root / "mlflow")
-    Repo.init(str(root), no_scm=True).close()
     render.render(root / "raw", train=2, test=2, lengths=(48, 60))
     project = Project.at(root)
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        patch.setenv("TEVAD_CACHE", str(encoder_cache))
         patch.chdir(root)
         dataset = project.dataset("tiny")
         listing.refresh(dataset)
@@ -87,10 +87,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 def rows(path: Path) -> list[dict[str, str]]:
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
-
-
-def empty_registry(folder: Path) -> Tracking:
-    return Tracking(f"sqlite:///{folder / 'registry.db'}", folder)
 
 
 def test_each_video_gets_its_files(site: Site, tmp_path: Path) -> None:
@@ -150,8 +146,8 @@ def test_videos_of_one_name_keep_files_of_their_own(site: Site, tmp_path: Path) 
         path.parent.mkdir()
         shutil.copy(site.videos / f"{name}.mp4", path)
     report = site.score(tmp_path / "a", second, out=tmp_path / "out")
-    assert [path.name for path in report.written[first]][0] == "gate ä.frames.csv"
-    assert [path.name for path in report.written[second]][0] == "gate ä-2.frames.csv"
+    assert report.written[first][0].name == "gate ä.frames.csv"
+    assert report.written[second][0].name == "gate ä-2.frames.csv"
     for path in (first, second):
         assert len(rows(report.written[path][0])) == video.probe(path).frames
 
@@ -166,8 +162,9 @@ def test_the_champion_comes_before_the_challenger(site: Site) -> None:
         client.delete_registered_model_alias("tevad-tiny", "champion")
 
 
-def test_with_several_models_the_user_must_choose(tmp_path: Path) -> None:
-    tracking = empty_registry(tmp_path)
+def test_with_several_models_the_user_must_choose(empty_mlflow: Path, tmp_path: Path) -> None:
+    shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
+    tracking = Tracking(f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path)
     with pytest.raises(InputError, match=r"0 registered models \(none\); train one"):
         default_model(tracking)
     tracking.client.create_registered_model("tevad-gate")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
@@ -55,6 +58,24 @@ def test_scores_do_not_depend_on_the_batch(modality: str, batch_snippets: int) -
         assert many[video].scores.dtype == np.float64
         np.testing.assert_allclose(many[video].scores, alone.scores, atol=1e-5)
         np.testing.assert_allclose(many[video].magnitudes, alone.magnitudes, rtol=1e-5)
+
+
+def test_videos_are_read_as_they_are_needed() -> None:
+    given = videos()
+    alive: list[int] = []
+
+    def loaded() -> Iterator[tuple[str, VideoFeatures]]:
+        references = []
+        for video, features in given.items():
+            copy = VideoFeatures(np.array(features.visual), np.array(features.text))
+            references.append(weakref.ref(copy.text))
+            yield video, copy
+            del copy
+            alive.append(sum(reference() is not None for reference in references))
+
+    many = score_many(model(modality="text"), loaded(), batch_snippets=1)
+    assert list(many) == list(given)
+    assert max(alive) <= 5  # 1 + 2 + 3 + 40 snippets fill the first pool
 
 
 def test_videos_with_other_crops_can_be_scored_together() -> None:

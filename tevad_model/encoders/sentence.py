@@ -104,5 +104,7 @@ class SentenceTransformerEncoder:
     @cached_property
     def _model(self) -> SentenceTransformer:
         from sentence_transformers import SentenceTransformer
+        from transformers.utils import logging as transformers_logging
 
+        transformers_logging.disable_progress_bar()  # of a file that loads in a tenth of a second
         return SentenceTransformer(str(self._folder), local_files_only=True)

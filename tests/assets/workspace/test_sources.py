@@ -1,0 +1,221 @@
+"""Sources: a local folder and an S3 prefix list and give the same files."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from assets.workspace.sources import LocalSource, S3Source, Source, open_source, versions
+from tevad_model.errors import InputError, VideoError
+
+KEYS = ("access-key", "secret-key")
+BUCKET = "videos"
+
+
+def fill(folder: Path) -> Path:
+    (folder / "sub ü").mkdir(parents=True)
+    (folder / "videos.csv").write_text("video,path,label\n")
+    (folder / "a.mp4").write_bytes(b"a" * 1000)
+    (folder / "sub ü" / "b.mp4").write_bytes(b"b" * 6_000_000)
+    (folder / "frames").mkdir()
+    for index in range(3):
+        (folder / "frames" / f"{index}.jpg").write_bytes(bytes([index]))
+    return folder
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on; below those the system gives to clients."""
+    found: list[int] = []
+    for port in range(21000 + os.getpid() % 5000, 32000):
+        with socket.socket() as tried:
+            if tried.connect_ex(("127.0.0.1", port)) != 0:
+                found.append(port)
+        if len(found) == count:
+            return found
+    raise AssertionError("no free ports")
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real S3 server on loopback, with one bucket; its address."""
+    import boto3
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    folder = tmp_path_factory.mktemp("s3")
+    (folder / "s3.json").write_text(
+        json.dumps(
+            {
+                "identities": [
+                    {
+                        "name": "t",
+                        "credentials": [{"accessKey": KEYS[0], "secretKey": KEYS[1]}],
+                        "actions": ["Admin", "Read", "List", "Tagging", "Write"],
+                    }
+                ]
+            }
+        )
+    )
+    servers = ("master", "volume", "filer", "s3", "admin")
+    ports = dict(zip(servers, free_ports(5), strict=True))
+    s3 = ports["s3"]
+    command = [
+        str(Path(sys.executable).with_name("weed")), "mini", f"-dir={folder}", "-ip=127.0.0.1",
+        "-ip.bind=127.0.0.1", f"-s3.config={folder / 's3.json'}", "-admin.ui=false",
+        "-webdav=false",
+        *(f"-{name}.port={port}" for name, port in ports.items()),
+        *(f"-{name}.port.grpc={port + 10000}" for name, port in ports.items()),
+    ]  # fmt: skip
+    address = f"http://127.0.0.1:{s3}"
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+    client = boto3.client(
+        "s3",
+        endpoint_url=address,
+        aws_access_key_id=KEYS[0],
+        aws_secret_access_key=KEYS[1],
+        region_name="us-east-1",
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                client.create_bucket(Bucket=BUCKET)
+                break
+            except (BotoCoreError, ClientError):
+                assert process.poll() is None, (folder / "log").read_text()
+                assert time.monotonic() < deadline, (folder / "log").read_text()
+                time.sleep(0.2)
+        yield address
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> LocalSource:
+    source = open_source(str(fill(tmp_path / "source")), tmp_path)
+    assert isinstance(source, LocalSource)
+    return source
+
+
+@pytest.fixture
+def s3(s3_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> S3Source:
+    """The same files in the bucket; endpoint and credentials from the environment alone."""
+    import boto3
+
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEYS[0])
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", KEYS[1])
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    folder = fill(tmp_path / "to-upload")
+    client = boto3.client("s3")
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        client.upload_file(str(path), BUCKET, f"site 1/{path.relative_to(folder).as_posix()}")
+    source = open_source(f"s3://{BUCKET}/site 1", tmp_path)
+    assert isinstance(source, S3Source)
+    return source
+
+
+@pytest.fixture(params=["local", "s3"])
+def source(request: pytest.FixtureRequest) -> Source:
+    found: Source = request.getfixturevalue(request.param)
+    return found
+
+
+def test_files_are_listed_in_order_with_their_sizes(source: Source) -> None:
+    assert [(file.path, file.bytes) for file in source.files()] == [
+        ("a.mp4", 1000),
+        ("frames/0.jpg", 1),
+        ("frames/1.jpg", 1),
+        ("frames/2.jpg", 1),
+        ("sub ü/b.mp4", 6_000_000),
+        ("videos.csv", 17),
+    ]
+
+
+def test_a_file_arrives_whole(source: Source, tmp_path: Path) -> None:
+    source.fetch("sub ü/b.mp4", tmp_path / "got" / "b.mp4")
+    assert (tmp_path / "got" / "b.mp4").read_bytes() == b"b" * 6_000_000
+    assert [p.name for p in (tmp_path / "got").iterdir()] == ["b.mp4"]
+
+
+def test_a_frame_folder_arrives_with_its_pictures(source: Source, tmp_path: Path) -> None:
+    source.fetch("frames", tmp_path / "got")
+    assert {p.name: p.read_bytes() for p in (tmp_path / "got").iterdir()} == {
+        f"{index}.jpg": bytes([index]) for index in range(3)
+    }
+
+
+def test_text_is_read(source: Source) -> None:
+    assert source.read_text("videos.csv") == "video,path,label\n"
+
+
+def test_a_file_that_is_not_there_is_the_videos_own_problem(source: Source, tmp_path: Path) -> None:
+    with pytest.raises(VideoError, match=r"none\.mp4: listed, but not in"):
+        source.fetch("none.mp4", tmp_path / "none.mp4")
+    assert not (tmp_path / "none.mp4").exists()
+
+
+def test_a_changed_file_has_another_version(local: LocalSource) -> None:
+    before = versions(local.files())
+    (local.folder / "a.mp4").write_bytes(b"c" * 1000)
+    os.utime(local.folder / "a.mp4", ns=(1, 1))
+    (local.folder / "frames" / "3.jpg").write_bytes(b"3")
+    after = versions(local.files())
+    changed = {path for path in after if before.get(path) != after[path]}
+    assert {"a.mp4", "frames"} <= changed
+    assert "sub ü/b.mp4" not in changed
+
+
+def test_a_changed_object_has_another_version(s3: S3Source) -> None:
+    import boto3
+
+    before = versions(s3.files())
+    boto3.client("s3").put_object(Bucket=BUCKET, Key="site 1/a.mp4", Body=b"c" * 1000)
+    after = versions(s3.files())
+    assert {path for path in after if before[path] != after[path]} == {"a.mp4", "."}
+
+
+def test_wrong_credentials_are_told_without_telling_them(
+    s3: S3Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-the-secret")
+    with pytest.raises(InputError, match="cannot be listed") as error:
+        S3Source(s3.address).files()
+    assert "not-the-secret" not in str(error.value)
+
+
+def test_a_missing_bucket_is_named(s3: S3Source, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="s3://no-such-bucket/x: cannot be listed"):
+        open_source("s3://no-such-bucket/x", tmp_path).files()
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such folder"):
+        open_source(str(tmp_path / "none"), tmp_path)
+
+
+def test_text_that_is_not_utf8_is_refused(local: LocalSource) -> None:
+    (local.folder / "videos.csv").write_bytes("vidéo".encode("latin-1"))
+    with pytest.raises(InputError, match="not UTF-8"):
+        local.read_text("videos.csv")
+
+
+def test_a_link_across_file_systems_falls_back_to_a_copy(
+    local: LocalSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", refuse)
+    LocalSource(local.folder, link=True).fetch("a.mp4", tmp_path / "a.mp4")
+    assert (tmp_path / "a.mp4").read_bytes() == b"a" * 1000
+    shutil.rmtree(local.folder)
+    assert (tmp_path / "a.mp4").exists()
