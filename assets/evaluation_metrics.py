@@ -29,9 +29,11 @@ from assets.tevad_model import (
     CHECKPOINT_SCORES,
     CHECKPOINTS,
     Inputs,
+    figure_path,
     find_training_run,
     last_folder,
     picked_folder,
+    pictures_of,
     read_history,
     read_inputs,
     served_seed,
@@ -49,6 +51,7 @@ from tevad_model.timeline import FloatArray
 
 if TYPE_CHECKING:
     from tevad_model.bags import VideoFeatures
+    from tevad_model.figures import ScoredVideo
     from tevad_model.metrics import Evaluation, GroundTruth
     from tevad_model.scoring import SnippetScores
 
@@ -62,6 +65,7 @@ EVALUATION = "evaluation.json"
 SCORES = "scores.parquet"
 METRICS = "metrics.json"
 PLOTS = "plots"
+FIGURES = ("timelines", "roc", "precision_recall", "reliability")
 
 
 def evaluate(dataset: Dataset, tracking: Tracking) -> StageReport:
@@ -85,6 +89,7 @@ def evaluate(dataset: Dataset, tracking: Tracking) -> StageReport:
     _write_scores(folder / SCORES, test, served.scores)
     files.write_json(metrics_path(dataset), headline(result))
     _write_plots(test, served)
+    _draw(test, served)
     _log(dataset, tracking, headline(result))
     report = StageReport(
         stage=STAGE,
@@ -310,6 +315,70 @@ def _write_plots(test: _TestSplit, served: _SeedFigures) -> None:
     _write_csv(folder / "training.csv", ("seed", "step", "loss"), losses)
 
 
+def _draw(test: _TestSplit, served: _SeedFigures) -> None:
+    """Draw the curves and the score timelines of the served model."""
+    from tevad_model import figures
+    from tevad_model.curves import frame_curves
+
+    dataset = test.inputs.dataset
+    found = {name: figure_path(dataset, name) for name in FIGURES}
+    for path in found.values():
+        path.unlink(missing_ok=True)
+    picked = served.picks["picked"]
+    frames = test.frame_scores({video: scores.scores for video, scores in served.scores.items()})
+    if curves := frame_curves(frames, test.truth):
+        roc = figures.Curve("served model", *curves.roc, area=picked.figures["frame_auc"])
+        files.write_bytes(found["roc"], figures.roc([roc], title=dataset.name))
+        ranking = figures.Curve(
+            "served model", *curves.precision_recall, area=picked.figures["frame_ap"]
+        )
+        files.write_bytes(
+            found["precision_recall"],
+            figures.precision_recall([ranking], prevalence=curves.prevalence, title=dataset.name),
+        )
+        bins = picked.reliability
+        files.write_bytes(
+            found["reliability"],
+            figures.reliability(
+                [b.mean_score for b in bins],
+                [b.share_abnormal for b in bins],
+                [b.frames for b in bins],
+                title=dataset.name,
+            ),
+        )
+    files.write_bytes(
+        found["timelines"],
+        figures.score_timelines(
+            _shown_videos(test, served), threshold=picked.threshold, title=dataset.name
+        ),
+    )
+
+
+def _shown_videos(test: _TestSplit, served: _SeedFigures) -> list["ScoredVideo"]:
+    """The most suspicious videos of either label."""
+    from tevad_model.figures import ScoredVideo
+
+    dataset = test.inputs.dataset
+    peaks = {video: float(found.scores.max()) for video, found in served.scores.items()}
+    ranked = sorted(test.rows, key=lambda row: -peaks[row.video])
+    shown = [
+        row
+        for label, count in (("abnormal", 4), ("normal", 2))
+        for row in [row for row in ranked if row.label == label][:count]
+    ]
+    return [
+        ScoredVideo(
+            video=row.video,
+            frames=row.frames,
+            fps=row.fps,
+            scores=served.scores[row.video].scores,
+            captions=load_captions(dataset, row.video) if has_captions(dataset) else (),
+            events=test.truth[row.video].events or (),
+        )
+        for row in shown
+    ]
+
+
 def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     with files.replace_text(path) as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -328,6 +397,9 @@ def _log(dataset: Dataset, tracking: Tracking, figures: Mapping[str, float]) -> 
     run.tags({f"{DATA_TAG}{STAGE}": versions.current(dataset, STAGE)})
     for path in (dataset.stage(STAGE) / EVALUATION, metrics_path(dataset)):
         run.artifact(path, "evaluation")
+    for name in FIGURES:
+        if (path := figure_path(dataset, name)).is_file():
+            run.artifact(path, "figures")
 
 
 @dg.asset(
@@ -343,4 +415,5 @@ def evaluation_metrics(context: dg.AssetExecutionContext) -> dg.MaterializeResul
     dataset = dataset_of(context)
     report = evaluate(dataset, access(context).tracking())
     figures = files.read_json(metrics_path(dataset))
-    return committed(dataset, report, {name: round(value, 4) for name, value in figures.items()})
+    shown = {name: round(value, 4) for name, value in figures.items()}
+    return committed(dataset, report, {**pictures_of(dataset, FIGURES), **shown})

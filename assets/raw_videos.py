@@ -10,14 +10,15 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from assets.partitions import DATASETS
 from assets.workspace import files, listing
-from assets.workspace.face import RESOURCE, committed, dataset_of
+from assets.workspace.face import RESOURCE, committed, dataset_of, picture
 from assets.workspace.listing import Listing
 from assets.workspace.manifest import Manifest, RawVideoRow, read_manifest
 from assets.workspace.project import Dataset
@@ -26,6 +27,9 @@ from assets.workspace.stage import StageReport, progress
 from tevad_model.dataset import EventRow, VideoRow, format_events, parse_events
 from tevad_model.errors import VideoError
 from tevad_model.fingerprint import sha256_file
+
+if TYPE_CHECKING:
+    from tevad_model.encoders.base import Frame
 
 logger = logging.getLogger("tevad")
 
@@ -37,6 +41,8 @@ VIDEOS = "videos"
 EVENTS = "events.csv"
 
 _SAVE_EVERY_SECONDS = 2.0
+_SHOWN = 8
+_THUMBNAIL = 320
 
 
 def ingest_raw_videos(dataset: Dataset) -> StageReport:
@@ -92,6 +98,31 @@ def read_events(dataset: Dataset) -> dict[str, list[tuple[int, int]]] | None:
     for row in rows:
         events[row.video].append((row.start_frame, row.end_frame))
     return dict(events)
+
+
+def frame_of(dataset: Dataset, row: RawVideoRow, frame: int) -> "Frame":
+    """One frame of a usable video, small enough for a picture of many."""
+    from tevad_model import video
+
+    pictures = video.frames(video_path(dataset, row), max_side=_THUMBNAIL)
+    return next(islice(pictures, frame, None))
+
+
+def contact_sheet(dataset: Dataset) -> bytes:
+    """A PNG with a frame from the middle of some videos, evenly chosen."""
+    from tevad_model import figures
+
+    rows = read_raw_videos(dataset).usable
+    shown = [rows[i * len(rows) // _SHOWN] for i in range(_SHOWN)] if len(rows) > _SHOWN else rows
+    thumbnails = [
+        figures.Thumbnail(
+            frame_of(dataset, row, row.frames // 2),
+            title=f"{row.video} ({row.label or 'unlabelled'})",
+            highlighted=row.label == "abnormal",
+        )
+        for row in shown
+    ]
+    return figures.contact_sheet(thumbnails, title=dataset.name)
 
 
 def video_path(dataset: Dataset, row: RawVideoRow) -> Path:
@@ -331,6 +362,7 @@ def raw_videos(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
             "videos": len(rows),
             "frames": sum(row.frames for row in rows),
             "hours": round(sum(row.frames / row.fps for row in rows) / 3600, 3),
+            **({"contact sheet": picture(contact_sheet(dataset), "contact sheet")} if rows else {}),
             "videos by split and label": dg.MetadataValue.md(
                 "\n".join(f"- {kind}: {count}" for kind, count in sorted(counts.items()))
             ),

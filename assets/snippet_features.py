@@ -13,7 +13,7 @@ import numpy as np
 from assets.partitions import DATASETS
 from assets.raw_videos import read_raw_videos, video_path
 from assets.workspace import files
-from assets.workspace.face import RESOURCE, committed, dataset_of
+from assets.workspace.face import RESOURCE, committed, dataset_of, picture
 from assets.workspace.manifest import Manifest, RawVideoRow, StageRow, read_manifest
 from assets.workspace.project import Dataset
 from assets.workspace.stage import ARRAY, Item, StageReport, read_encoder_card, run_per_video
@@ -26,6 +26,7 @@ CODE_VERSION = "1"
 """Changes when the same inputs would be written otherwise; encoders have versions of their own."""
 
 ARRAY_NAME = "features"
+_SHOWN = 2000
 
 
 def extract_snippet_features(dataset: Dataset) -> StageReport:
@@ -84,6 +85,21 @@ def read_snippet_features(dataset: Dataset) -> Manifest[StageRow]:
     return read_manifest(dataset.stage(STAGE), StageRow)
 
 
+def feature_picture(dataset: Dataset) -> bytes:
+    """A PNG of the snippets' features (mean over crops) in their two principal components."""
+    from tevad_model import figures
+
+    labels = {row.video: row.label for row in read_raw_videos(dataset).usable}
+    rows = read_snippet_features(dataset).usable
+    step = 1 + sum(row.snippets for row in rows) // _SHOWN
+    features, groups = [], []
+    for row in rows:
+        found = load_features(dataset, row.video)[::step].astype(np.float32).mean(axis=1)
+        features.append(found)
+        groups += [f"{labels[row.video] or 'unlabelled'} video"] * len(found)
+    return figures.feature_pca(np.concatenate(features), groups, title=dataset.name)
+
+
 def load_features(dataset: Dataset, video: str) -> files.Array:
     """One video's features, (snippets, crops, dim) float16."""
     return files.read_array(dataset.stage(STAGE) / f"{video}{ARRAY.suffix}", ARRAY_NAME)
@@ -110,6 +126,7 @@ def snippet_features(context: dg.AssetExecutionContext) -> dg.MaterializeResult[
         {
             "snippets": sum(row.snippets for row in rows),
             "shape of a video": str(shape),
+            **({"features by label": picture(feature_picture(dataset), "PCA")} if rows else {}),
             "encoder": f"{card.backend} {card.fingerprint}",
         },
     )

@@ -16,7 +16,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -31,7 +31,7 @@ from assets.partitions import DATASETS
 from assets.raw_videos import read_raw_videos
 from assets.snippet_features import load_features, read_snippet_features
 from assets.workspace import files, versions
-from assets.workspace.face import RESOURCE, access, committed, dataset_of
+from assets.workspace.face import RESOURCE, access, committed, dataset_of, picture
 from assets.workspace.manifest import RawVideoRow, StageRow
 from assets.workspace.project import Dataset
 from assets.workspace.stage import StageReport, read_encoder_card
@@ -209,6 +209,7 @@ def _train_and_log(
         if train:
             _finish(inputs)
         run.metrics(training_summary(dataset))
+        run.artifact(_draw_training(dataset), "figures")
         run.tags(lineage_tags(dataset, inputs))
 
 
@@ -299,6 +300,25 @@ def _validation_loss(dataset: Dataset, seed: int) -> float:
     return float(metrics.get("validation_loss", np.inf))
 
 
+def _draw_training(dataset: Dataset) -> Path:
+    from tevad_model import figures
+
+    histories = {seed: read_history(dataset, seed) for seed in trained_seeds(dataset)}
+    png = figures.training_curves(
+        {seed: history["rows"] for seed, history in histories.items()},
+        picked={seed: history["picked_step"] for seed, history in histories.items()},
+        title=dataset.name,
+    )
+    path = figure_path(dataset, "training")
+    files.write_bytes(path, png)
+    return path
+
+
+def figure_path(dataset: Dataset, name: str) -> Path:
+    """Where a picture of the last training or evaluation lies. Not versioned."""
+    return dataset.reports / "figures" / f"{name}.png"
+
+
 def training_summary(dataset: Dataset) -> dict[str, float]:
     """Mean and deviation over the seeds of what validation said of the picked models."""
     histories = [read_history(dataset, seed) for seed in trained_seeds(dataset)]
@@ -382,6 +402,16 @@ class _CheckpointScores:
         shutil.rmtree(self._work)
 
 
+def pictures_of(dataset: Dataset, names: Iterable[str]) -> dict[str, dg.MarkdownMetadataValue]:
+    """The pictures there are, as metadata."""
+    paths = {name: figure_path(dataset, name) for name in names}
+    return {
+        name.replace("_", " "): picture(path.read_bytes(), name)
+        for name, path in paths.items()
+        if path.is_file()
+    }
+
+
 @dg.asset(
     partitions_def=DATASETS,
     required_resource_keys={RESOURCE},
@@ -404,6 +434,7 @@ def tevad_model(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
             "seeds": str(trained_seeds(dataset)),
             "served seed": served_seed(dataset),
             **({"MLflow run": run.run_id} if run else {}),
+            **pictures_of(dataset, ["training"]),
             **summary,
         },
     )

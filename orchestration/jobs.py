@@ -2,8 +2,6 @@
 
 import dagster as dg
 
-from assets.partitions import DATASETS
-
 CHAIN = (
     "raw_videos",
     "snippet_features",
@@ -18,21 +16,18 @@ CHAIN = (
 FEATURES = dg.define_asset_job(
     "features",
     dg.AssetSelection.assets(*CHAIN[:4]),
-    partitions_def=DATASETS,
     description="Videos to snippet features and caption embeddings; trains nothing.",
 )
 
 TRAIN = dg.define_asset_job(
     "train",
     dg.AssetSelection.assets(*CHAIN[4:]),
-    partitions_def=DATASETS,
     description="Train, evaluate and register on the features that are there.",
 )
 
 EVERYTHING = dg.define_asset_job(
     "everything",
     dg.AssetSelection.assets(*CHAIN),
-    partitions_def=DATASETS,
     description="The whole chain, from videos to a registered model.",
 )
 

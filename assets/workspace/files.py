@@ -47,6 +47,12 @@ def replace_text(path: Path) -> Iterator[TextIO]:
         yield file
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write bytes whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
 def write_json(path: Path, data: object) -> None:
     """Write JSON that is the same bytes for the same data."""
     with replace_text(path) as file:
