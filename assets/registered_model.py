@@ -65,8 +65,10 @@ REQUIREMENTS = (
     "pandas",
     "pydantic",
     "safetensors",
+    "scipy",
     "sentence-transformers",
     "torch",
+    "transformers",
 )
 """The packages inference needs; logged with the versions installed here."""
 

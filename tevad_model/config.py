@@ -41,7 +41,13 @@ class TrainingParams(BaseModel):
         description="Bring each feature to mean 0 and deviation 1 by the training bags' "
         "statistics, which are kept in the model. The paper does not.",
     )
-    segments: int = Field(32, ge=2, description="Segments a video is cut into for training.")
+    segments: int = Field(
+        32,
+        ge=2,
+        description="Segments a video is cut into for training. Where videos have fewer snippets, "
+        "snippets are repeated, and training sees time slower than scoring does: take about as "
+        "many as a short video has snippets.",
+    )
     top_k: int = Field(3, ge=1, description="Snippets of a bag, by magnitude, that train the head.")
     margin: float = Field(100.0, gt=0, description="m of the feature magnitude loss.")
     alpha: float = Field(1e-4, ge=0, description="Weight of the feature magnitude loss.")

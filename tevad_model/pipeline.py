@@ -143,8 +143,9 @@ class Pipeline:
 
         Its pictures are decoded once for the visual encoder and the captioner, which run side by
         side. Before that the file is read through to see that it is whole and how fast it plays,
-        which captions depend on. Features have the precision in which the stages keep them, so
-        that a video has the same scores here as in the evaluation of its dataset.
+        which captions depend on. Features have the precision in which the stages keep them: a
+        video's scores differ from those of its dataset's evaluation by no more than the rounding
+        of float32 in batches of another size.
 
         Raises:
             VideoError: if the video cannot be read or encoded, with the reason.

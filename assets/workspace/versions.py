@@ -9,6 +9,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ruamel.yaml import YAML
@@ -31,7 +32,7 @@ def commit(dataset: Dataset, stage: str) -> str:
         InputError: if ``dvc.yaml`` has no such stage for the dataset.
     """
     with _open(dataset.project) as repo:
-        repo.commit(target=_address(dataset, stage), force=True)
+        repo.commit(target=f"{_pipeline(repo)}:{_address(dataset, stage)}", force=True)
         return _version(repo, dataset, stage)
 
 
@@ -102,11 +103,16 @@ def _address(dataset: Dataset, stage: str) -> str:
     return f"{stage}@{dataset.name}"
 
 
+def _pipeline(repo: Repo) -> str:
+    """The pipeline's file by its full path: DVC takes a bare name from the working folder."""
+    return str(Path(repo.root_dir) / "dvc.yaml")
+
+
 def _version(repo: Repo, dataset: Dataset, stage: str) -> str:
     from dvc.stage.exceptions import StageNotFound
 
     try:
-        loaded = repo.stage.load_one(name=_address(dataset, stage))
+        loaded = repo.stage.load_one(_pipeline(repo), _address(dataset, stage))
     except StageNotFound:
         raise InputError(f"dvc.yaml: no stage {_address(dataset, stage)}") from None
     folder = str(dataset.stage(stage))

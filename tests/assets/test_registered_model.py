@@ -6,6 +6,7 @@ import ast
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -313,7 +314,6 @@ def imports(file: Path) -> Iterator[str]:
             yield node.module.partition(".")[0]
 
 
-@pytest.mark.slow
 def test_the_model_can_be_served(
     registered: Registration, tracking: Tracking, clip: tuple[str, Path, int], tmp_path: Path
 ) -> None:
@@ -325,7 +325,9 @@ def test_the_model_can_be_served(
         *(sys.executable, "-m", "mlflow", "models", "serve", "--env-manager", "local"),
         *("-m", f"models:/{registered.name}@{CHALLENGER}", "-p", str(port)),
     ]
-    environment = {**os.environ, "MLFLOW_TRACKING_URI": tracking.uri}
+    # MLflow starts uvicorn by name.
+    programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": tracking.uri, "PATH": programs}
     with (tmp_path / "log").open("wb") as log:
         server = subprocess.Popen(
             command, cwd=tmp_path, env=environment, stdout=log, stderr=log, start_new_session=True
@@ -342,7 +344,8 @@ def test_the_model_can_be_served(
         status, _ = post(address, {"dataframe_records": [{"path": str(path)}]})
         assert status == 400
     finally:
-        os.killpg(server.pid, 15)
+        if server.poll() is None:
+            os.killpg(server.pid, signal.SIGTERM)
         server.wait(30)
 
 

@@ -36,7 +36,7 @@ PARAMS = """\
 snippet_features: {backend: efficientnet-lite0, options: {crops: 1, side: 96}}
 captions: {backend: motion}
 caption_embeddings: {backend: sentence-transformers}
-tevad_model: {visual_projection: 8, segments: 4, batch_size: 2, iterations: 4, selection: last,
+tevad_model: {modality: text, segments: 4, batch_size: 2, iterations: 4, selection: last,
   evaluate_every: 4, seeds: [0]}
 evaluation_metrics: {bootstrap: 100}
 datasets: {tiny: {source: raw}}

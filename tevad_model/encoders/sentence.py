@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 BACKEND = "sentence-transformers"
 EMBEDDED = "embedded"
 _CODE_VERSION = 1
+_BATCH = 16
+"""Sentences encoded at once, always: matrix products of other sizes round otherwise."""
 
 
 class SentenceOptions(BaseModel):
@@ -37,7 +39,6 @@ class SentenceOptions(BaseModel):
         description="'embedded' for the packaged MiniLM, or a folder that sentence-transformers "
         "saved.",
     )
-    batch_size: int = Field(64, ge=1, description="Sentences encoded at once.")
 
 
 class SentenceTransformerEncoder:
@@ -48,7 +49,7 @@ class SentenceTransformerEncoder:
 
     @cached_property
     def fingerprint(self) -> Fingerprint:
-        """Changes with the weights, tokenizer and pooling, not with the batch size."""
+        """Changes with the weights, tokenizer and pooling, nothing else."""
         return Fingerprint(
             {
                 "backend": BACKEND,
@@ -65,17 +66,21 @@ class SentenceTransformerEncoder:
     def embed(self, sentences: Sequence[str]) -> Features:
         """Embed sentences: shape (sentences, dim), one row each, in order.
 
-        Sentences of one length in tokens go together, so that none is padded: what else is being
-        embedded never changes a sentence's embedding, not even in the last bit.
+        What else is being embedded never changes a sentence's embedding, not even in the last
+        bit: sentences of one length in tokens go together, so that none is padded, and a batch
+        that is not full is filled with one of its own.
         """
         result = np.empty((len(sentences), self.dim), dtype=np.float32)
         for rows in self._rows_by_length(sentences).values():
-            result[rows] = self._model.encode(
-                [sentences[row] for row in rows],
-                batch_size=self.options.batch_size,
-                show_progress_bar=False,
-                convert_to_numpy=True,
-            )
+            for start in range(0, len(rows), _BATCH):
+                batch = rows[start : start + _BATCH]
+                filled = batch + batch[:1] * (_BATCH - len(batch))
+                result[batch] = self._model.encode(
+                    [sentences[row] for row in filled],
+                    batch_size=_BATCH,
+                    show_progress_bar=False,
+                    convert_to_numpy=True,
+                )[: len(batch)]
         return result
 
     def _rows_by_length(self, sentences: Sequence[str]) -> dict[int, list[int]]:
