@@ -26,7 +26,9 @@ class VisualEncoder(Protocol):
     """Pixels to features."""
 
     @property
-    def fingerprint(self) -> Fingerprint: ...
+    def fingerprint(self) -> Fingerprint:
+        """What the output depends on."""
+        ...
 
     @property
     def crops(self) -> int:
@@ -51,7 +53,9 @@ class CaptionEncoder(Protocol):
     """Pixels to sentences."""
 
     @property
-    def fingerprint(self) -> Fingerprint: ...
+    def fingerprint(self) -> Fingerprint:
+        """What the output depends on."""
+        ...
 
     def caption(self, frames: Iterable[Frame], fps: float) -> Iterator[str]:
         """Yield one sentence a snippet, in order, of the 64-frame window that starts with it.
@@ -65,7 +69,9 @@ class SentenceEncoder(Protocol):
     """Sentences to embeddings."""
 
     @property
-    def fingerprint(self) -> Fingerprint: ...
+    def fingerprint(self) -> Fingerprint:
+        """What the output depends on."""
+        ...
 
     @property
     def dim(self) -> int:
