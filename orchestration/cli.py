@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import logging
 import signal
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -49,10 +48,15 @@ def _project() -> Project:
 @click.version_option(package_name="tevad")
 def main() -> None:
     """Which frames of a video are abnormal, learned from one label a video."""
-    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
+    handler = logging.StreamHandler()
+    handler.addFilter(_is_for_the_user)
+    logging.basicConfig(format="%(message)s", handlers=[handler])
     logging.getLogger("tevad").setLevel(logging.INFO)
-    for chatty in ("alembic", "great_expectations", "mlflow"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+def _is_for_the_user(record: logging.LogRecord) -> bool:
+    """What the project says, and others' warnings; some libraries log INFO whatever they are told."""
+    return record.name.startswith("tevad") or record.levelno >= logging.WARNING
 
 
 @main.group()

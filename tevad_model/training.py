@@ -490,14 +490,13 @@ class _Run:
 
     def _key(self) -> str:
         """What the run's outcome depends on, so that no other run takes up its checkpoint."""
-        elsewhere = {"seeds", "selection", "validation_share", "folds", "patience"}
         content = {
             "format": CHECKPOINT_FORMAT,
             "version": __version__,
             "bags": self.bags.key,
             "train": self.train_on.tolist(),
             "held_out": self.held_out.tolist(),
-            "params": self.params.model_dump(mode="json", exclude=elsewhere),
+            "params": self.params.model_dump(mode="json", exclude={"seeds"}),
             "seed": self.seed,
             "device": self.device.type,
         }

@@ -146,15 +146,24 @@ def test_a_finished_run_is_not_repeated(tmp_path: Path) -> None:
     assert same(first, again)
 
 
-@pytest.mark.parametrize("change", [{"learning_rate": 1e-2}, {"top_k": 2}, {"fusion": "add"}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"learning_rate": 1e-2},
+        {"top_k": 2},
+        {"fusion": "add"},
+        {"selection": "cross_validation", "folds": 2},
+    ],
+)
 def test_a_checkpoint_of_other_parameters_is_not_taken_up(
     tmp_path: Path, change: dict[str, object]
 ) -> None:
     train(examples(), quick(selection="last"), seed=1, work_dir=tmp_path)
-    params = quick(selection="last", **change)
+    params = quick(**{"selection": "last"} | change)
     beside = train(examples(), params, seed=1, work_dir=tmp_path)
     alone = train(examples(), params, seed=1, work_dir=tmp_path / "alone")
     assert same(beside, alone)
+    assert beside.selection == params.selection
 
 
 def test_a_run_leaves_the_callers_random_state_alone(tmp_path: Path) -> None:
