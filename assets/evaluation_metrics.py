@@ -65,6 +65,7 @@ EVALUATION = "evaluation.json"
 SCORES = "scores.parquet"
 METRICS = "metrics.json"
 PLOTS = "plots"
+SHOWN = ("frame_auc", "frame_ap", "video_auc", "last_frame_auc", "best_on_test_frame_auc")
 FIGURES = ("timelines", "roc", "precision_recall", "reliability")
 
 
@@ -415,5 +416,15 @@ def evaluation_metrics(context: dg.AssetExecutionContext) -> dg.MaterializeResul
     dataset = dataset_of(context)
     report = evaluate(dataset, access(context).tracking())
     figures = files.read_json(metrics_path(dataset))
-    shown = {name: round(value, 4) for name, value in figures.items()}
-    return committed(dataset, report, {**pictures_of(dataset, FIGURES), **shown})
+    shown = {name: round(figures[name], 4) for name in SHOWN if name in figures}
+    table = {"all figures": dg.MetadataValue.md(_figure_table(figures))}
+    return committed(dataset, report, {**shown, **pictures_of(dataset, FIGURES), **table})
+
+
+def _figure_table(figures: Mapping[str, float]) -> str:
+    rows = [
+        f"| {name} | {value:.4f} | {figures[f'{name}_std']:.4f} |"
+        for name, value in figures.items()
+        if f"{name}_std" in figures
+    ]
+    return "\n".join(["| figure | mean over seeds | deviation |", "|---|---|---|", *rows])

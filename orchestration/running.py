@@ -6,7 +6,7 @@ import json
 import logging
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from assets.workspace.project import STAGES, Dataset, Project
 from tevad_model.errors import InputError
@@ -20,6 +20,8 @@ _QUIET_CONSOLE = {"loggers": {"console": {"config": {"log_level": "WARNING"}}}}
 _INSTANCE_CONFIG = """\
 # Dagster's own settings for this project. State is kept beside this file (SQLite).
 telemetry:
+  enabled: false
+nux:
   enabled: false
 """
 
@@ -86,11 +88,16 @@ def run_chain(dataset: Dataset) -> RunOutcome:
         result = dg.execute_job(
             dg.reconstructable(everything_job),
             instance=instance,
-            run_config=_QUIET_CONSOLE,
+            run_config={**_QUIET_CONSOLE, **_in_project(dataset.project)},
             tags={"dagster/partition": dataset.name},
         )
         failures = (*_failed_steps(result), *_failed_checks(result))
         return RunOutcome(result.run_id, result.success, _registered(result), failures)
+
+
+def _in_project(project: Project) -> dict[str, Any]:
+    """The run's resources in that project, whichever the definitions were loaded for."""
+    return {"resources": {RESOURCE: {"config": {"root": str(project.root)}}}}
 
 
 def stage_seconds(dataset: Dataset) -> dict[str, float]:
