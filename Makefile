@@ -13,6 +13,8 @@ UV := $(BIN)/uv pip
 export DAGSTER_DISABLE_TELEMETRY := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export DVC_NO_ANALYTICS := 1
+# Waiting threads that spin cost tenfold on a busy machine.
+export OMP_WAIT_POLICY := PASSIVE
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-slow lint format lock clean

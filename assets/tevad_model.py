@@ -287,6 +287,7 @@ def _finish(inputs: Inputs) -> None:
             "params": inputs.params.model_dump(mode="json"),
         },
     )
+    shutil.rmtree(dataset.work / STAGE, ignore_errors=True)  # bags and checkpoints have served
 
 
 def read_history(dataset: Dataset, seed: int) -> dict[str, Any]:

@@ -97,6 +97,8 @@ def run_chain(dataset: Dataset) -> RunOutcome:
 
 def _in_project(project: Project) -> dict[str, Any]:
     """The run's resources in that project, whichever the definitions were loaded for."""
+    from assets.workspace.face import RESOURCE
+
     return {"resources": {RESOURCE: {"config": {"root": str(project.root)}}}}
 
 

@@ -6,11 +6,15 @@ A project here is a real one: a git and DVC repository with this repository's ``
 
 import os
 import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from projects import TrainedProject, copy_project, enter_project, git, relocate
+
+from assets.workspace.params import DatasetParams
+from assets.workspace.project import Dataset, Project
+from orchestration.running import run_chain
 
 os.environ.update(
     DAGSTER_DISABLE_TELEMETRY="1",
@@ -18,6 +22,8 @@ os.environ.update(
     DVC_NO_ANALYTICS="1",
     HF_HUB_OFFLINE="1",
     HF_HUB_DISABLE_PROGRESS_BARS="1",
+    HF_HUB_DISABLE_TELEMETRY="1",
+    OMP_WAIT_POLICY="PASSIVE",
 )
 
 REPOSITORY = Path(__file__).parents[1]
@@ -27,7 +33,7 @@ PARAMS = """\
 video: {max_side: 640}
 snippet_features:
   backend: efficientnet-lite0
-  options: {}
+  options: {crops: 1, side: 96}
 captions: {backend: motion}
 caption_embeddings: {backend: sentence-transformers}
 tevad_model:
@@ -38,6 +44,7 @@ tevad_model:
   seeds: [0]
 evaluation_metrics: {bootstrap: 100}
 checks: {min_auc: 0.0}
+presets: {}
 datasets: {}
 """
 
@@ -101,41 +108,49 @@ def project_root(
     return enter_project(copy_project(project_template, tmp_path), encoder_cache, monkeypatch)
 
 
-def copy_project(template: Path, folder: Path) -> Path:
-    """Copy a project into a folder."""
-    root = folder / "project"
-    shutil.copytree(template, root, symlinks=True)
-    return root
+@pytest.fixture(scope="session")
+def trained_project(
+    project_template: Path,
+    rendered: Path,
+    encoder_cache: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> TrainedProject:
+    """One for all tests that leave it as it is; ``trained_copy`` is for those that do not."""
+    from orchestration.datasets import add_dataset
+
+    root = copy_project(project_template, tmp_path_factory.mktemp("trained"))
+    source = Path(".tevad") / "rendered"
+    shutil.copytree(rendered, root / source)
+    with pytest.MonkeyPatch.context() as patch:
+        enter_project(root, encoder_cache, patch)
+        entry = DatasetParams(source=source.as_posix())
+        dataset = add_dataset(Project.at(root), "rendered", entry)
+        outcome = run_chain(dataset)
+    assert outcome.success, outcome.failures
+    return TrainedProject(dataset, outcome)
 
 
-def enter_project(root: Path, encoder_cache: Path, patch: pytest.MonkeyPatch) -> Path:
-    """Point the working folder and the environment at a project."""
-    patch.chdir(root)
-    patch.setenv("TEVAD_PROJECT", str(root))
-    patch.setenv("TEVAD_CACHE", str(encoder_cache))
-    patch.setenv("DAGSTER_HOME", str(root / ".tevad" / "dagster"))
-    patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    (root / ".tevad" / "dagster").mkdir(parents=True, exist_ok=True)
-    return root
+@pytest.fixture
+def trained(
+    trained_project: TrainedProject, encoder_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> TrainedProject:
+    """The trained project, with the environment and the working folder pointing at it."""
+    enter_project(trained_project.root, encoder_cache, monkeypatch)
+    return trained_project
 
 
-def git(folder: Path, *arguments: str) -> str:
-    """Run git in a folder as a user who is nobody in particular."""
-    identity = {
-        "GIT_AUTHOR_NAME": "Test",
-        "GIT_AUTHOR_EMAIL": "test@example.org",
-        "GIT_COMMITTER_NAME": "Test",
-        "GIT_COMMITTER_EMAIL": "test@example.org",
-    }
-    done = subprocess.run(
-        ["git", *arguments],
-        cwd=folder,
-        env={**os.environ, **identity},
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    return done.stdout
+@pytest.fixture
+def trained_copy(
+    trained_project: TrainedProject,
+    encoder_cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Dataset:
+    """The dataset in a copy of the trained project, to be changed; the environment is in it."""
+    root = copy_project(trained_project.root, tmp_path)
+    relocate(root / ".tevad" / "mlflow.db", trained_project.root, root)
+    enter_project(root, encoder_cache, monkeypatch)
+    return Project.at(root).dataset("rendered")
 
 
 @pytest.fixture(scope="session")

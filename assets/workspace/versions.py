@@ -29,10 +29,16 @@ def commit(dataset: Dataset, stage: str) -> str:
     Waits for DVC's lock. Afterwards ``dvc status`` finds the stage up to date.
 
     Raises:
-        InputError: if ``dvc.yaml`` has no such stage for the dataset.
+        InputError: if ``dvc.yaml`` has no such stage for the dataset, or ``params.yaml`` lacks a
+            section that DVC tracks for it.
     """
+    from dvc.dependency.param import MissingParamsError
+
     with _open(dataset.project) as repo:
-        repo.commit(target=f"{_pipeline(repo)}:{_address(dataset, stage)}", force=True)
+        try:
+            repo.commit(target=f"{_pipeline(repo)}:{_address(dataset, stage)}", force=True)
+        except MissingParamsError as error:
+            raise InputError(f"{error} Add them there; a section may be empty: {{}}") from None
         return _version(repo, dataset, stage)
 
 

@@ -85,9 +85,8 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    folder = tmp_path_factory.mktemp("pipeline")
-    cache = folder / "cache"
+def world(tmp_path_factory: pytest.TempPathFactory, encoder_cache: Path) -> World:
+    folder, cache = tmp_path_factory.mktemp("pipeline"), encoder_cache
     render.render(folder / "raw", train=2, test=2, lengths=(48, 70))
     visual = encoders.build_visual(*VISUAL, cache)
     captioner = encoders.build_caption(*CAPTION, cache)

@@ -48,9 +48,7 @@ def test_a_reworded_caption_stays_nearer_than_another_event(
 
 def test_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
     encoder = build_sentence("sentence-transformers", {"model": str(tmp_path)}, tmp_path)
-    with pytest.raises(
-        InputError, match=r"caption_embeddings\.options\.model: .*no modules\.json"
-    ):
+    with pytest.raises(InputError, match=r"caption_embeddings\.options\.model: .*no modules\.json"):
         _ = encoder.fingerprint
 
 
