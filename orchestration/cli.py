@@ -78,16 +78,15 @@ def dataset_add(name: str, source: str, fps: float | None, link: bool, preset: s
     for evaluation, events.csv (video,start_frame,end_frame[,class]); or just sub-folders normal/
     and abnormal/. A folder of pictures counts as a video; give its --fps.
     """
-    from assets.workspace.params import DatasetParams
+    from assets.workspace.params import DEFAULT_PRESET, DatasetParams
     from orchestration.datasets import add_dataset, describe
 
     project = _project()
     known = project.params.presets
     if not source.startswith("s3://"):
         source = str(Path(source).expanduser().absolute())
-    entry = DatasetParams(
-        source=source, fps=fps, link=link, preset=preset or (name if name in known else None)
-    )
+    chosen = preset or (name if name in known else DEFAULT_PRESET)
+    entry = DatasetParams(source=source, fps=fps, link=link, preset=chosen)
     click.echo(describe(add_dataset(project, name, entry)))
     click.echo(f"next: tevad run {name}")
 

@@ -42,9 +42,10 @@ tevad_model:
   iterations: 30
   evaluate_every: 10
   seeds: [0]
-evaluation_metrics: {bootstrap: 100}
+evaluation_metrics: {best_on_test: true, bootstrap: 100}
 checks: {min_auc: 0.0}
 presets: {}
+presets: {paper: {}}
 datasets: {}
 """
 

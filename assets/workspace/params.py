@@ -21,6 +21,8 @@ from tevad_model.dataset import name_problem
 from tevad_model.errors import InputError
 
 FILE_NAME = "params.yaml"
+DEFAULT_PRESET = "paper"
+"""The preset of a dataset that names none; it departs in nothing."""
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -87,7 +89,7 @@ class DatasetParams(_Section):
     fps: float | None = Field(
         None, gt=0, description="Frames a second of frame folders, which do not say it themselves."
     )
-    preset: str | None = Field(None, description="A name from `presets`.")
+    preset: str = Field(DEFAULT_PRESET, description="A name from `presets`.")
 
 
 class StageParams(_Section):
@@ -133,8 +135,6 @@ class Params(StageParams):
         """
         preset = self.dataset(name).preset
         base: dict[str, Any] = self.model_dump(include=set(StageParams.model_fields))
-        if preset is None:
-            return StageParams.model_validate(base)
         if preset not in self.presets:
             raise InputError(
                 f"{FILE_NAME}: datasets.{name}.preset: {preset!r} is not one of "
@@ -173,7 +173,11 @@ def write_dataset(root: Path, name: str, entry: DatasetParams) -> None:
     with _edited(root) as data:
         if not data.get("datasets"):
             data["datasets"] = {}
-        data["datasets"][name] = entry.model_dump(exclude_defaults=True)
+        # dvc.yaml reads the preset's name from here, so it is written even where it is the default.
+        data["datasets"][name] = {
+            **entry.model_dump(exclude_defaults=True),
+            "preset": entry.preset,
+        }
 
 
 def remove_dataset(root: Path, name: str) -> None:

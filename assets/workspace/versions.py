@@ -38,7 +38,7 @@ def commit(dataset: Dataset, stage: str) -> str:
         try:
             repo.commit(target=f"{_pipeline(repo)}:{_address(dataset, stage)}", force=True)
         except MissingParamsError as error:
-            raise InputError(f"{error} Add them there; a section may be empty: {{}}") from None
+            raise InputError(f"{error} Add them there.") from None
         return _version(repo, dataset, stage)
 
 

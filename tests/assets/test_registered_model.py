@@ -22,6 +22,7 @@ import mlflow
 import pandas as pd
 import pytest
 from mlflow.exceptions import MlflowException
+from projects import TrainedProject
 
 from assets.captions import load_captions
 from assets.raw_videos import read_raw_videos, video_path
@@ -33,54 +34,29 @@ from assets.registered_model import (
     register_model,
 )
 from assets.tevad_model import train_tevad_model
-from assets.workspace import listing, versions
-from assets.workspace.project import STAGES, Dataset, Project
+from assets.workspace import versions
+from assets.workspace.project import STAGES, Dataset
 from assets.workspace.tracking import DATA_TAG, Tracking
-from orchestration.running import run_stage
-from tevad_model import render
 from tevad_model.encoders import motion
 from tevad_model.errors import InputError, MismatchError
 from tevad_model.timeline import snippet_count
 
 REPOSITORY = Path(__file__).parents[2]
-PARAMS = """\
-snippet_features: {backend: efficientnet-lite0, options: {crops: 1, side: 96}}
-captions: {backend: motion}
-caption_embeddings: {backend: sentence-transformers}
-tevad_model: {visual_projection: 8, segments: 4, batch_size: 2, iterations: 4, selection: last,
-  evaluate_every: 4, seeds: [0]}
-evaluation_metrics: {bootstrap: 100}
-datasets: {tiny: {source: raw}}
-"""
 COLUMNS = ["video", "snippet", "start_frame", "end_frame", "score", "caption"]
 
 
-@pytest.fixture(scope="module")
-def dataset(
-    tmp_path_factory: pytest.TempPathFactory, project_template: Path, encoder_cache: Path
-) -> Iterator[Dataset]:
-    """A dataset whose whole chain has run, in a project of its own."""
-    root = tmp_path_factory.mktemp("registered") / "project"
-    shutil.copytree(project_template, root, symlinks=True)
-    (root / "params.yaml").write_text(PARAMS)
-    render.render(root / "raw", train=4, test=2, lengths=(48, 60))
-    found = Project.at(root).dataset("tiny")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        patch.setenv("TEVAD_CACHE", str(encoder_cache))
-        patch.chdir(root)
-        listing.refresh(found)
-        for stage in STAGES:
-            run_stage(found, stage)
-        yield found
+@pytest.fixture
+def dataset(trained: TrainedProject) -> Dataset:
+    """A dataset whose whole chain has run: the model is registered."""
+    return trained.dataset
 
 
-@pytest.fixture(scope="module")
-def tracking(dataset: Dataset) -> Tracking:
-    return Tracking.of(dataset.project)
+@pytest.fixture
+def tracking(trained: TrainedProject) -> Tracking:
+    return trained.tracking
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def registered(dataset: Dataset, tracking: Tracking) -> Registration:
     return register_model(dataset, tracking)
 
@@ -94,7 +70,7 @@ def loaded(
     return mlflow.pyfunc.load_model(f"models:/{registered.name}@{CHALLENGER}")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def clip(dataset: Dataset) -> tuple[str, Path, int]:
     """Name, path and frames of a test video."""
     row = next(row for row in read_raw_videos(dataset).usable if row.split == "test")
@@ -119,11 +95,9 @@ def unregistered(dataset: Dataset, empty: Tracking) -> Tracking:
     return empty
 
 
-def test_a_new_version_is_the_challenger(registered: Registration, tracking: Tracking) -> None:
-    version = tracking.client.get_model_version_by_alias("tevad-tiny", CHALLENGER)
-    assert registered.is_new
-    assert (version.name, str(version.version)) == (registered.name, registered.version)
-    assert registered.uri == f"models:/tevad-tiny/{version.version}"
+def test_a_new_version_is_the_challenger(trained: TrainedProject) -> None:
+    version = trained.tracking.client.get_model_version_by_alias("tevad-rendered", CHALLENGER)
+    assert f"{version.name}/{version.version}" == trained.outcome.model == "tevad-rendered/1"
 
 
 def test_a_version_leads_back_to_its_data_and_its_run(
@@ -147,33 +121,23 @@ def test_a_version_leads_back_to_its_data_and_its_run(
     assert (model.source_run_id, model.status) == (registered.run_id, "READY")
 
 
-def test_the_same_model_is_not_registered_twice(
-    dataset: Dataset, registered: Registration, tracking: Tracking
-) -> None:
-    tracking.client.delete_registered_model_alias(registered.name, CHALLENGER)
-    again = register_model(dataset, tracking)
-    assert not again.is_new
-    assert again.version == registered.version
-    assert len(tracking.client.search_model_versions(f"name = '{registered.name}'")) == 1
-    found = tracking.client.get_model_version_by_alias(registered.name, CHALLENGER)
-    assert str(found.version) == registered.version
+def test_the_same_model_is_not_registered_twice(trained_copy: Dataset) -> None:
+    tracking, name = Tracking.of(trained_copy.project), "tevad-rendered"
+    tracking.client.delete_registered_model_alias(name, CHALLENGER)
+    again = register_model(trained_copy, tracking)
+    assert (again.is_new, again.uri) == (False, f"models:/{name}/1")
+    assert len(tracking.client.search_model_versions(f"name = '{name}'")) == 1
+    found = tracking.client.get_model_version_by_alias(name, CHALLENGER)
+    assert str(found.version) == again.version
 
 
-def test_another_model_becomes_another_version(
-    dataset: Dataset,
-    registered: Registration,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    project = Project.at(shutil.copytree(dataset.project.root, tmp_path / "project"))
-    monkeypatch.chdir(project.root)
-    params = project.root / "params.yaml"
+def test_another_model_becomes_another_version(trained_copy: Dataset) -> None:
+    params = trained_copy.project.root / "params.yaml"
     params.write_text(params.read_text().replace("seeds: [0]", "seeds: [1]"))
-    tracking = Tracking.of(project)
-    train_tevad_model(project.dataset("tiny"), tracking, {})
-    second = register_model(project.dataset("tiny"), tracking)
-    assert (second.is_new, second.version) == (True, "2")
-    assert second.name == registered.name
+    tracking = Tracking.of(trained_copy.project)
+    train_tevad_model(trained_copy, tracking, {})
+    second = register_model(trained_copy, tracking)
+    assert (second.is_new, second.uri) == (True, "models:/tevad-rendered/2")
     assert tracking.client.get_model_version(second.name, "2").tags["tevad.seed"] == "1"
     found = tracking.client.get_model_version_by_alias(second.name, CHALLENGER)
     assert str(found.version) == "2"
@@ -200,7 +164,7 @@ def test_a_changed_encoder_is_refused_and_leaves_no_version(
 def test_without_its_training_run_a_model_is_not_registered(
     dataset: Dataset, empty: Tracking
 ) -> None:
-    with pytest.raises(InputError, match="no run of tiny's models; materialize tevad_model"):
+    with pytest.raises(InputError, match="no run of rendered's models; materialize tevad_model"):
         register_model(dataset, empty)
 
 

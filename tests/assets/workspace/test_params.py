@@ -27,7 +27,7 @@ def write(root: Path, text: str) -> Path:
 
 def test_the_projects_own_file_is_right_with_every_preset() -> None:
     params = load_params(REPOSITORY)
-    assert params.datasets
+    assert "paper" in params.presets
     for preset in params.presets:
         entry = DatasetParams(source="x", preset=preset)
         params.model_copy(update={"datasets": {"x": entry}}).for_dataset("x")
@@ -71,7 +71,7 @@ def test_no_file_is_said_to_be_missing(tmp_path: Path) -> None:
 def test_a_preset_departs_only_in_what_it_says(tmp_path: Path) -> None:
     text = """
 tevad_model: {top_k: 2}
-presets: {small: {tevad_model: {batch_size: 3}}}
+presets: {paper: {}, small: {tevad_model: {batch_size: 3}}}
 datasets: {a: {source: x, preset: small}, b: {source: y}}
 """
     params = load_params(write(tmp_path, text))
