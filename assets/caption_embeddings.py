@@ -48,16 +48,18 @@ def embed_captions(dataset: Dataset) -> StageReport:
         rows = np.stack([embedded[text] for text in load_captions(dataset, item.video)])
         files.write_array(path, ARRAY_NAME, rows, header)
 
-    return run_per_video(
-        dataset,
-        STAGE,
-        [_item(dataset, row) for row in captions.usable],
-        encoder=EncoderCard(params.backend, params.options, encoder.fingerprint),
-        result=ARRAY,
-        compute=compute,
-        prepare=prepare,
-        quarantined=captions.quarantined,
-    )
+    with dataset.held():
+        return run_per_video(
+            dataset,
+            STAGE,
+            [_item(dataset, row) for row in captions.usable],
+            encoder=EncoderCard(params.backend, params.options, encoder.fingerprint),
+            code_version=CODE_VERSION,
+            result=ARRAY,
+            compute=compute,
+            prepare=prepare,
+            quarantined=captions.quarantined,
+        )
 
 
 def _item(dataset: Dataset, row: StageRow) -> Item:

@@ -60,15 +60,17 @@ def write_captions(dataset: Dataset) -> StageReport:
             )
         files.write_lines(path, header, [_line(i, c, row.frames) for i, c in enumerate(captions)])
 
-    return run_per_video(
-        dataset,
-        STAGE,
-        items_of(raw),
-        encoder=card,
-        result=LINES,
-        compute=compute,
-        quarantined=raw.quarantined,
-    )
+    with dataset.held():
+        return run_per_video(
+            dataset,
+            STAGE,
+            items_of(raw),
+            encoder=card,
+            code_version=CODE_VERSION,
+            result=LINES,
+            compute=compute,
+            quarantined=raw.quarantined,
+        )
 
 
 def read_caption_manifest(dataset: Dataset) -> Manifest[StageRow]:

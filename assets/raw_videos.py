@@ -25,7 +25,7 @@ from assets.workspace.project import Dataset
 from assets.workspace.sources import Source, SourceFile, open_source
 from assets.workspace.stage import StageReport, progress
 from tevad_model.dataset import EventRow, VideoRow, format_events, parse_events
-from tevad_model.errors import VideoError
+from tevad_model.errors import InputError, VideoError
 from tevad_model.fingerprint import sha256_file
 
 if TYPE_CHECKING:
@@ -52,30 +52,30 @@ def ingest_raw_videos(dataset: Dataset) -> StageReport:
         InputError: if the source was never looked at, or cannot be reached though a video has to be
             fetched from it.
     """
+    with dataset.held():
+        return _ingest(dataset)
+
+
+def _ingest(dataset: Dataset) -> StageReport:
     started = time.perf_counter()
     listed = listing.read(dataset)
     intake = _Intake(dataset, listed)
-    rows, video_seconds, frames = [], {}, 0
-    for row in progress(listed.rows, f"{dataset.name}/{STAGE}"):
-        begun = time.perf_counter()
-        taken, is_new = intake.take(row)
-        rows.append(taken)
-        if is_new:
-            video_seconds[row.video] = time.perf_counter() - begun
-            frames += taken.frames
+    taken = [intake.take(row) for row in progress(listed.rows, f"{dataset.name}/{STAGE}")]
+    taken = _quarantine_unsound_events(_quarantine_same_content(taken), listed)
+    by_video = {row.video: row for row in listed.rows}
+    rows = [intake.restore(by_video[row.video], row) for row in taken]
     intake.save()
-    rows = _quarantine_unsound_events(_quarantine_same_content(rows), listed)
     manifest = Manifest.of(rows)
     _write(dataset, manifest, listed)
     report = StageReport(
         stage=STAGE,
         dataset=dataset.name,
-        done=len(video_seconds),
-        reused=len(rows) - len(video_seconds),
+        done=len(intake.seconds),
+        reused=len(rows) - len(intake.seconds),
         quarantined=manifest.quarantined,
         seconds=time.perf_counter() - started,
-        frames=frames,
-        video_seconds=video_seconds,
+        frames=sum(row.frames for row in rows if row.video in intake.seconds),
+        video_seconds=intake.seconds,
         warnings=_warnings(listed),
     )
     report.write(dataset)
@@ -143,7 +143,11 @@ class _Seen:
 
 
 class _Intake:
-    """Brings listed files in, remembering by their version which are in already."""
+    """Brings listed files in, remembering by their version which are in already.
+
+    Attributes:
+        seconds: what each fetched video took.
+    """
 
     def __init__(self, dataset: Dataset, listed: Listing) -> None:
         self._dataset = dataset
@@ -153,58 +157,76 @@ class _Intake:
         self._log = dataset.work / "intake.json"
         self._seen = _read_log(self._log)
         self._saved = time.monotonic()
+        self.seconds: dict[str, float] = {}
         self._source: Source | None = None
         (self._folder / VIDEOS).mkdir(parents=True, exist_ok=True)
 
-    def take(self, row: VideoRow) -> tuple[RawVideoRow, bool]:
-        """The video's manifest row, and whether it took work."""
+    def take(self, row: VideoRow) -> RawVideoRow:
+        """The video's manifest row. A file of a version seen before is not fetched for it."""
         if row.problem:
-            return _row(row, row.problem), False
+            return _row(row, row.problem)
         file = self._files.get(row.path)
         if file is None:
             where = self._dataset.entry.source
-            problem = f"{row.path}: listed, but not in {where}; add it or drop its row"
-            return _row(row, problem), False
-        version = f"{CODE_VERSION}:{row.path}:{file.bytes}:{file.version}:{self._dataset.entry.fps}"
+            return _row(row, f"{row.path}: listed, but not in {where}; add it or drop its row")
         seen = self._seen.get(row.video)
-        if seen and seen.version == version and self._still_holds(seen, row):
-            return _relabelled(seen.row, row), False
-        taken = self._fetch(row, file)
-        self._seen[row.video] = _Seen(version, self._stamp(taken.path), taken)
-        if time.monotonic() - self._saved > _SAVE_EVERY_SECONDS:
-            self.save()
-        return taken, True
+        if seen and seen.version == self._version(file):
+            return _relabelled(seen.row, row)
+        return self._fetch(row, file)
+
+    def restore(self, row: VideoRow, taken: RawVideoRow) -> RawVideoRow:
+        """See that a usable video's file lies there as it was taken in, or fetch it again."""
+        if taken.problem or self._lies_there(taken):
+            return taken
+        return self._fetch(row, self._files[row.path])
+
+    def _lies_there(self, row: RawVideoRow) -> bool:
+        seen, path = self._seen[row.video], self._folder / row.path
+        if seen.stamp == _stamp(path):
+            return True
+        if not path.is_file() or sha256_file(path) != row.sha256:
+            return False
+        self._seen[row.video] = replace(seen, stamp=_stamp(path))  # `dvc checkout` wrote it anew
+        return True
+
+    def _version(self, file: SourceFile) -> str:
+        fps = self._dataset.entry.fps
+        return f"{CODE_VERSION}:{file.path}:{file.bytes}:{file.version}:{fps}"
 
     def save(self) -> None:
         """Keep what was learned; what a killed run learned since the last time it learns again."""
         files.write_json(self._log, {video: asdict(seen) for video, seen in self._seen.items()})
         self._saved = time.monotonic()
 
-    def _still_holds(self, seen: _Seen, row: VideoRow) -> bool:
-        if seen.row.problem:
-            return True
-        is_same_name = PurePosixPath(seen.row.path).stem == row.video
-        return is_same_name and seen.stamp == self._stamp(seen.row.path)
-
-    def _stamp(self, path: str) -> str:
-        try:
-            stat = (self._folder / path).stat()
-        except FileNotFoundError:
-            return "absent"
-        return f"{stat.st_size}:{stat.st_mtime_ns}"
-
     def _fetch(self, row: VideoRow, file: SourceFile) -> RawVideoRow:
-        """Bring one file in by way of a folder of its own; only a whole, sound video leaves it."""
-        from tevad_model import video
+        """Bring one file in by way of a folder of its own; only a whole, sound video leaves it.
 
+        What is wrong with the content is remembered; what went wrong on the way is not.
+        """
+        begun = time.perf_counter()
         shutil.rmtree(self._incoming, ignore_errors=True)
         self._incoming.mkdir(parents=True)
         fetched = self._incoming / PurePosixPath(file.path).name
         try:
             self._open_source().fetch(file.path, fetched)
+        except VideoError as error:
+            return _row(row, str(error))
+        taken = self._examine(row, fetched)
+        stamp = _stamp(self._folder / taken.path) if taken.path else ""
+        self._seen[row.video] = _Seen(self._version(file), stamp, taken)
+        self.seconds[row.video] = time.perf_counter() - begun
+        if time.monotonic() - self._saved > _SAVE_EVERY_SECONDS:
+            self.save()
+        return taken
+
+    def _examine(self, row: VideoRow, fetched: Path) -> RawVideoRow:
+        """Move what was fetched to its place if it is a sound video; else say what is wrong."""
+        from tevad_model import video
+
+        try:
             whole = self._as_video(fetched)
             info = video.probe(whole)
-        except VideoError as error:
+        except InputError as error:
             return _row(row, str(error).replace(str(fetched), row.path))
         digest, size = sha256_file(whole), whole.stat().st_size
         path = f"{VIDEOS}/{row.video}{whole.suffix.lower()}"
@@ -239,8 +261,16 @@ class _Intake:
     def _open_source(self) -> Source:
         if self._source is None:
             entry = self._dataset.entry
-            self._source = open_source(entry.source, self._dataset.project.root, link=entry.link)
+            self._source = open_source(entry.source, self._dataset.project.root)
         return self._source
+
+
+def _stamp(path: Path) -> str:
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return "absent"
+    return f"{stat.st_size}:{stat.st_mtime_ns}"
 
 
 def _read_log(path: Path) -> dict[str, _Seen]:
@@ -265,7 +295,7 @@ def _relabelled(taken: RawVideoRow, row: VideoRow) -> RawVideoRow:
 
 
 def _quarantine(row: RawVideoRow, problem: str) -> RawVideoRow:
-    return row if row.problem else replace(row, problem=problem)
+    return row if row.problem else replace(row, path="", problem=problem)
 
 
 def _quarantine_same_content(rows: Sequence[RawVideoRow]) -> list[RawVideoRow]:
@@ -332,6 +362,7 @@ def _warnings(listed: Listing) -> tuple[str, ...]:
 def _write(dataset: Dataset, manifest: Manifest[RawVideoRow], listed: Listing) -> None:
     folder = dataset.stage(STAGE)
     usable = manifest.by_video()
+    files.remove_partial(folder)
     files.remove_others(folder / VIDEOS, {folder / row.path for row in usable.values()})
     if listed.events is None:
         (folder / EVENTS).unlink(missing_ok=True)

@@ -61,15 +61,17 @@ def extract_snippet_features(dataset: Dataset) -> StageReport:
             )
         files.write_array(path, ARRAY_NAME, features, header)
 
-    return run_per_video(
-        dataset,
-        STAGE,
-        items_of(raw),
-        encoder=card,
-        result=ARRAY,
-        compute=compute,
-        quarantined=raw.quarantined,
-    )
+    with dataset.held():
+        return run_per_video(
+            dataset,
+            STAGE,
+            items_of(raw),
+            encoder=card,
+            code_version=CODE_VERSION,
+            result=ARRAY,
+            compute=compute,
+            quarantined=raw.quarantined,
+        )
 
 
 def items_of(raw: Manifest[RawVideoRow]) -> list[Item]:

@@ -38,6 +38,7 @@ from assets.workspace.stage import StageReport, read_encoder_card
 from assets.workspace.tracking import DATA_TAG, RunLog, Tracking
 from tevad_model.config import TrainingParams
 from tevad_model.encoders.card import EncoderCard
+from tevad_model.timeline import snippet_count
 
 if TYPE_CHECKING:
     from tevad_model.bags import VideoFeatures
@@ -49,7 +50,6 @@ STAGE = "tevad_model"
 CODE_VERSION = "1"
 """Changes when the same inputs would train other models."""
 
-UPSTREAM = ("raw_videos", "snippet_features", "captions", "caption_embeddings")
 TRAINING = "training.json"
 ENCODERS = "encoders.json"
 HISTORY = "history.json"
@@ -75,7 +75,7 @@ class Inputs:
 
     def split(self, split: str) -> list[RawVideoRow]:
         """The labelled videos of a split."""
-        return [row for row in self.rows if row.split == split]
+        return [row for row in self.rows if row.split == split and row.label]
 
     def features(self, video: str) -> "VideoFeatures":
         """A video's features, only those the modality reads."""
@@ -93,7 +93,11 @@ class Inputs:
         identity = {
             "code_version": CODE_VERSION,
             "params": self.params.model_dump(mode="json"),
-            "videos": [(r.video, r.label, r.split, self.digests[r.video]) for r in self.rows],
+            "videos": [
+                (row.video, row.label, row.split, self.digests[row.video])
+                for row in self.rows
+                if row.label
+            ],
             "keeps_checkpoints": self.dataset.params.evaluation_metrics.best_on_test,
         }
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
@@ -140,10 +144,16 @@ def train_tevad_model(dataset: Dataset, tracking: Tracking, tags: dict[str, str]
     Raises:
         InputError: if a stage before it has not run, a class is missing, or training diverges.
     """
+    with dataset.held():
+        return _train(dataset, tracking, tags)
+
+
+def _train(dataset: Dataset, tracking: Tracking, tags: dict[str, str]) -> StageReport:
     started = time.perf_counter()
     inputs = read_inputs(dataset)
     folder = dataset.stage(STAGE)
-    is_there = _is_there(folder, inputs)
+    files.remove_partial(folder)
+    is_there = is_current(dataset, inputs)
     if not is_there:
         (folder / TRAINING).unlink(missing_ok=True)
     reused = is_there and find_training_run(dataset, tracking) is not None
@@ -185,11 +195,20 @@ def served_seed(dataset: Dataset) -> int:
     return int(files.read_json(dataset.stage(STAGE) / TRAINING)["served_seed"])
 
 
-def _is_there(folder: Path, inputs: Inputs) -> bool:
+def is_current(dataset: Dataset, inputs: Inputs) -> bool:
+    """Whether the models that lie there were trained on just these inputs, and are whole."""
+    from tevad_model import artifact
+
     try:
-        return bool(files.read_json(folder / TRAINING)["key"] == inputs.key)
+        if files.read_json(dataset.stage(STAGE) / TRAINING)["key"] != inputs.key:
+            return False
+        for seed in inputs.params.seeds:
+            read_history(dataset, seed)
+            artifact.load(picked_folder(dataset, seed))
+            artifact.load(last_folder(dataset, seed))
     except (FileNotFoundError, ValueError, KeyError):
         return False
+    return True
 
 
 def _train_and_log(
@@ -197,6 +216,7 @@ def _train_and_log(
 ) -> None:
     """Train, or where the models are there but their run is lost, log what was kept of it."""
     dataset = inputs.dataset
+    tags = {**tags, **lineage_tags(dataset, inputs)}  # of what is read, before it can change
     with tracking.start_run(dataset.name, f"train-{dataset.name}", tags) as run:
         run.params(dataset.params.model_dump(mode="json", exclude={"checks"}))
         for seed in inputs.params.seeds:
@@ -210,17 +230,28 @@ def _train_and_log(
             _finish(inputs)
         run.metrics(training_summary(dataset))
         run.artifact(_draw_training(dataset), "figures")
-        run.tags(lineage_tags(dataset, inputs))
+        run.tags({f"{DATA_TAG}{STAGE}": versions.current(dataset, STAGE)})
 
 
 def lineage_tags(dataset: Dataset, inputs: Inputs) -> dict[str, str]:
-    """The tags that lead a run back to its bytes: data versions, fingerprints and commit."""
+    """The tags that lead a run back to its bytes: data versions, fingerprints and commit.
+
+    The version of what the run makes is added when it is made.
+    """
     return {
         "tevad.dataset": dataset.name,
-        **{f"{DATA_TAG}{stage}": versions.current(dataset, stage) for stage in (*UPSTREAM, STAGE)},
+        **{f"{DATA_TAG}{stage}": versions.current(dataset, stage) for stage in _upstream(inputs)},
         **{f"tevad.encoder.{k}": card.fingerprint.digest for k, card in inputs.encoders.items()},
         **{f"tevad.{key}": value for key, value in versions.git_state(dataset.project).items()},
     }
+
+
+def _upstream(inputs: Inputs) -> list[str]:
+    return [
+        "raw_videos",
+        *(["snippet_features"] if "visual" in inputs.encoders else []),
+        *(["captions", "caption_embeddings"] if "sentence" in inputs.encoders else []),
+    ]
 
 
 def _train_seed(inputs: Inputs, seed: int, run: RunLog) -> None:
@@ -358,8 +389,10 @@ def _streamed(run: RunLog) -> Iterator[Any]:
             run.metric_rows(waiting)
             waiting.clear()
 
-    yield on_step
-    run.metric_rows(waiting)
+    try:
+        yield on_step
+    finally:  # what led to a failure is what one wants to see
+        run.metric_rows(waiting)
 
 
 class _CheckpointScores:
@@ -373,20 +406,16 @@ class _CheckpointScores:
     def __init__(self, inputs: Inputs, work: Path) -> None:
         self._inputs = inputs
         self._work = work / hashlib.sha256(inputs.key.encode()).hexdigest()[:16]
-        self._features: list[tuple[str, VideoFeatures]] | None = None
 
     def keep(self, model: Any) -> None:
         """Score the test split with the model as it is now."""
         from tevad_model.scoring import score_many
 
-        if self._features is None:
-            self._features = [
-                (row.video, self._inputs.features(row.video)) for row in self._inputs.split("test")
-            ]
-        if not self._features:
+        rows = self._inputs.split("test")
+        if not rows:
             return
-        scored = score_many(model, self._features)
-        scores = np.concatenate([scored[video].scores for video, _ in self._features])
+        scored = score_many(model, ((row.video, self._inputs.features(row.video)) for row in rows))
+        scores = np.concatenate([scored[row.video].scores for row in rows])
         path = self._work / f"{model.step:08d}.safetensors"
         files.write_array(path, CHECKPOINT_SCORES, scores.astype(np.float32), {"step": model.step})
 
@@ -397,10 +426,11 @@ class _CheckpointScores:
             path.unlink(missing_ok=True)
             return
         joined = np.stack([files.read_array(part, CHECKPOINT_SCORES) for part in parts])
-        steps = [int(part.stem) for part in parts]
-        videos = [row.video for row in self._inputs.split("test")]
-        files.write_array(path, CHECKPOINT_SCORES, joined, {"steps": steps, "videos": videos})
-        shutil.rmtree(self._work)
+        header = {
+            "steps": [int(part.stem) for part in parts],
+            "videos": [(r.video, snippet_count(r.frames)) for r in self._inputs.split("test")],
+        }
+        files.write_array(path, CHECKPOINT_SCORES, joined, header)
 
 
 def pictures_of(dataset: Dataset, names: Iterable[str]) -> dict[str, dg.MarkdownMetadataValue]:
@@ -416,7 +446,7 @@ def pictures_of(dataset: Dataset, names: Iterable[str]) -> dict[str, dg.Markdown
 @dg.asset(
     partitions_def=DATASETS,
     required_resource_keys={RESOURCE},
-    deps=["raw_videos", "snippet_features", "caption_embeddings"],
+    deps=["raw_videos", "snippet_features", "captions", "caption_embeddings"],
     code_version=CODE_VERSION,
     group_name="model",
     kinds={"python", "pytorch", "mlflow", "dvc"},
@@ -425,7 +455,7 @@ def tevad_model(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
     """TEVAD trained on one label a video, a model for each seed."""
     dataset = dataset_of(context)
     tracking = access(context).tracking()
-    report = train_tevad_model(dataset, tracking, {"dagster.run_id": context.run_id})
+    report = train_tevad_model(dataset, tracking, {"dagster.run_id": context.run.run_id})
     run = find_training_run(dataset, tracking)
     summary = {name: round(value, 4) for name, value in training_summary(dataset).items()}
     return committed(

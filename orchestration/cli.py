@@ -67,11 +67,12 @@ def dataset() -> None:
 @dataset.command("add")
 @click.argument("name")
 @click.option("--from", "source", required=True, help="A folder or s3://bucket/prefix.")
-@click.option("--fps", type=float, help="Frames a second of frame folders.")
-@click.option("--link", is_flag=True, help="Hard-link local videos instead of copying them.")
+@click.option(
+    "--fps", type=click.FloatRange(min=0, min_open=True), help="Frames a second of frame folders."
+)
 @click.option("--preset", help="A name from `presets` in params.yaml.")
 @_reported
-def dataset_add(name: str, source: str, fps: float | None, link: bool, preset: str | None) -> None:
+def dataset_add(name: str, source: str, fps: float | None, preset: str | None) -> None:
     """Add a folder or bucket of videos as dataset NAME.
 
     The source holds videos.csv (video,path,label[,split][,class]) and, where there is ground truth
@@ -85,8 +86,10 @@ def dataset_add(name: str, source: str, fps: float | None, link: bool, preset: s
     known = project.params.presets
     if not source.startswith("s3://"):
         source = str(Path(source).expanduser().absolute())
+    if preset and preset not in known:
+        raise InputError(f"--preset: {preset!r} is not one of {', '.join(sorted(known))}")
     chosen = preset or (name if name in known else DEFAULT_PRESET)
-    entry = DatasetParams(source=source, fps=fps, link=link, preset=chosen)
+    entry = DatasetParams(source=source, fps=fps, preset=chosen)
     click.echo(describe(add_dataset(project, name, entry)))
     click.echo(f"next: tevad run {name}")
 
@@ -154,6 +157,8 @@ def _run(project: Project, name: str) -> None:
         lines = "\n".join(f"  - {line}" for line in outcome.failures)
         raise _Failure(f"run {outcome.run_id} of {name} failed:\n{lines}")
     click.echo(summary(found, outcome.model, time.perf_counter() - started))
+    for line in outcome.failures:
+        click.secho(f"warning: {line}", fg="yellow", err=True)
 
 
 @main.command()
@@ -203,16 +208,22 @@ def score(
 @_reported
 def up(port: int, mlflow_port: int) -> None:
     """Start Dagster (UI and daemon) and MLflow on loopback until interrupted."""
+    import dagster as dg
+
+    from orchestration.agreement import report_versions
+    from orchestration.build import SPECS
     from orchestration.serving import servers, start, stop
 
     project = _project()
     wanted = servers(project, dagster_port=port, mlflow_port=mlflow_port)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with dg.DagsterInstance.get() as instance:
+        report_versions(project, SPECS, instance)
     running = start(project, wanted)
     for server in wanted:
         click.echo(f"{server.name}: {server.address}")
     click.echo("Ctrl-C stops them.")
     try:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
         while all(process.poll() is None for process in running):
             time.sleep(0.5)
         raise InputError(f"a server ended; see {project.state / 'logs'}")

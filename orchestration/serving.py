@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,8 +73,11 @@ def start(project: Project, wanted: Sequence[Server]) -> list[subprocess.Popen[b
     """Start servers, each in a session of its own, and wait until every one answers.
 
     Raises:
-        InputError: if one ends or does not answer in time; the others are stopped.
+        InputError: if an address is taken, or one ends or does not answer in time; the others are
+            stopped.
     """
+    for server in wanted:
+        _refuse_if_taken(server)
     logs = project.state / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
@@ -108,6 +114,20 @@ def stop(running: Sequence[subprocess.Popen[bytes]]) -> None:
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+        # Dagster leaves its code servers to notice by themselves, which takes them most of a minute.
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+
+
+def _refuse_if_taken(server: Server) -> None:
+    """Another server at the address would answer, and be taken for the one that cannot start."""
+    address = urllib.parse.urlsplit(server.address)
+    with socket.socket() as client:
+        if client.connect_ex((address.hostname, address.port)) == 0:
+            raise InputError(
+                f"{server.name}: something listens on {server.address} already; stop it or give "
+                "another port"
+            )
 
 
 def _wait_until_ready(server: Server, process: subprocess.Popen[bytes], logs: Path) -> None:

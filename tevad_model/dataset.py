@@ -217,7 +217,7 @@ def _video_row(fields: dict[str, str], line: int, source: str) -> VideoRow:
         video=fields["video"] or PurePosixPath(fields["path"]).stem,
         path=fields["path"],
         label=fields["label"].lower(),
-        split=fields.get("split", "").lower(),
+        split=fields.get("split", "").lower() if fields["label"] else "",
         category=fields.get("class", ""),
     )
     problem = _row_problem(row, has_split="split" in fields)

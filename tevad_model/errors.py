@@ -11,6 +11,10 @@ class InputError(ValueError):
     """Something the user gave cannot be used: a file, a table, a parameter."""
 
 
+class SourceUnreachableError(InputError):
+    """The folder or bucket that videos come from is not there or does not answer."""
+
+
 class VideoError(InputError):
     """One video cannot be used. Stages quarantine it with this reason and go on with the others."""
 

@@ -62,7 +62,7 @@ def measure_videos(
         {
             "video": video,
             "snippets_due": timeline.snippet_count(frames[video]) if video in frames else None,
-            "fingerprint": made[video].fingerprint if video in made else "",
+            "fingerprint": made[video].encoder if video in made else "",
             "encoder": encoder,
             **measure(video),
         }

@@ -110,10 +110,18 @@ def write_lines(path: Path, header: Mapping[str, object], rows: Sequence[object]
 def read_lines(path: Path) -> tuple[dict[str, Any], list[Any]] | None:
     """The header and rows of a JSON lines file, or None if it is not there or not whole."""
     try:
-        header, *rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        # Not splitlines(), which also splits at characters that JSON may hold.
+        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+        header, *rows = [json.loads(line) for line in lines]
     except (FileNotFoundError, UnicodeDecodeError, ValueError):
         return None
     return (header, rows) if isinstance(header, dict) else None
+
+
+def remove_partial(folder: Path) -> None:
+    """Remove what killed runs left half-written below a folder."""
+    for path in folder.rglob(f"{TEMPORARY_PREFIX}*"):
+        path.unlink()
 
 
 def remove_others(folder: Path, keep: set[Path]) -> list[Path]:

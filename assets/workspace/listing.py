@@ -25,7 +25,7 @@ from tevad_model.dataset import (
     rows_from_paths,
     unlisted_videos,
 )
-from tevad_model.errors import InputError
+from tevad_model.errors import InputError, SourceUnreachableError
 
 logger = logging.getLogger("tevad")
 
@@ -71,21 +71,22 @@ def refresh(dataset: Dataset) -> None:
     listed = {row.path for row in rows}
     inside = {path for path in available if any(path.startswith(f"{row}/") for row in listed)}
     unlisted = unlisted_videos(rows, available.keys() - inside)
-    _write(dataset.source / VIDEOS, texts[VIDEOS])
     _write_files(dataset.source / FILES, [available[p] for p in sorted(listed) if p in available])
     _write_or_remove(dataset.source / EVENTS, texts.get(EVENTS, ""))
     _write_or_remove(dataset.source / UNLISTED, "".join(f"{path}\n" for path in unlisted))
+    _write(dataset.source / VIDEOS, texts[VIDEOS])
 
 
 def refresh_if_reachable(dataset: Dataset) -> None:
     """Refresh, or go on with the last listing where the source is gone but was looked at before.
 
     Raises:
-        InputError: if there is no listing to go on with.
+        InputError: if there is no listing to go on with, or a table cannot be read: then somebody
+            changed it, and must hear of it.
     """
     try:
         refresh(dataset)
-    except InputError as error:
+    except SourceUnreachableError as error:
         if not (dataset.source / VIDEOS).is_file():
             raise
         logger.warning("%s: going on with the last listing: %s", dataset.name, error)
@@ -120,7 +121,9 @@ def read(dataset: Dataset) -> Listing:
         files=files,
         events=events,
         event_problems=problems,
-        unlisted=unlisted.read_text(encoding="utf-8").splitlines() if unlisted.is_file() else [],
+        unlisted=unlisted.read_text(encoding="utf-8").split("\n")[:-1]
+        if unlisted.is_file()
+        else [],
     )
 
 

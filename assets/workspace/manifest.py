@@ -24,7 +24,7 @@ class StageRow:
     Attributes:
         video: the video's name.
         source: hash of what the result was made from.
-        fingerprint: digest of what made it.
+        fingerprint: of what made it: the encoder's digest, a dot, the stage's code version.
         snippets: rows of the result; 0 if quarantined.
         problem: why the video cannot be used from this stage on; empty if it can.
     """
@@ -34,6 +34,11 @@ class StageRow:
     fingerprint: str
     snippets: int
     problem: str = ""
+
+    @property
+    def encoder(self) -> str:
+        """The digest of the encoder that made the result."""
+        return self.fingerprint.partition(".")[0]
 
 
 @dataclass(frozen=True)

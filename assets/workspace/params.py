@@ -85,7 +85,6 @@ class DatasetParams(_Section):
     """One dataset: where its videos come from and how it departs from the other parameters."""
 
     source: str = Field(description="A folder, absolute or from the project's root, or s3://….")
-    link: bool = Field(False, description="Hard-link local videos instead of copying them.")
     fps: float | None = Field(
         None, gt=0, description="Frames a second of frame folders, which do not say it themselves."
     )

@@ -10,7 +10,10 @@ The layout (docs/architecture.md shows it whole)::
 
 from __future__ import annotations
 
+import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -100,14 +103,14 @@ class Dataset:
     project: Project
     name: str
 
-    @property
+    @cached_property
     def entry(self) -> DatasetParams:
-        """Its own entry in ``params.yaml``."""
+        """Its own entry in ``params.yaml``, as it was when first asked for."""
         return self.project.params.dataset(self.name)
 
-    @property
+    @cached_property
     def params(self) -> StageParams:
-        """The parameters of its stages."""
+        """The parameters of its stages, as they were when first asked for."""
         return self.project.params.for_dataset(self.name)
 
     @property
@@ -130,6 +133,14 @@ class Dataset:
     def reports(self) -> Path:
         """What the last runs did: times and counts, data docs. Not versioned."""
         return self.project.state / "reports" / self.name
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other processes' stages from this dataset; waits for one that runs."""
+        self.work.mkdir(parents=True, exist_ok=True)
+        with (self.work / "lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # goes with the process, however it ends
+            yield
 
     @property
     def work(self) -> Path:

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 from assets.workspace.files import replacing
-from tevad_model.errors import InputError, VideoError
+from tevad_model.errors import InputError, SourceUnreachableError, VideoError
 
 
 @dataclass(frozen=True)
@@ -47,18 +47,21 @@ class Source(Protocol):
         ...
 
 
-def open_source(address: str, root: Path, *, link: bool = False) -> Source:
+def open_source(address: str, root: Path) -> Source:
     """The source at an address: ``s3://bucket/prefix``, or a folder (relative to ``root``).
 
     Raises:
-        InputError: if there is nothing at the address.
+        SourceUnreachableError: if there is no folder at the address.
+        InputError: if the address is none.
     """
     if address.startswith("s3://"):
         return S3Source(address)
     folder = root / Path(address).expanduser()
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; give the folder that holds the videos")
-    return LocalSource(folder.resolve(), link)
+        raise SourceUnreachableError(
+            f"{folder}: no such folder; give the folder that holds the videos"
+        )
+    return LocalSource(folder.resolve())
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,6 @@ class LocalSource:
     """A folder on this machine."""
 
     folder: Path
-    link: bool = False
 
     def files(self) -> list[SourceFile]:
         """Every file below the folder. Symbolic links are listed, not followed into folders."""
@@ -86,27 +88,27 @@ class LocalSource:
         return _decode((self.folder / path).read_bytes(), str(self.folder / path))
 
     def fetch(self, path: str, to: Path) -> None:
-        """Copy, link, or for a frame folder copy its pictures."""
+        """Copy the file, or for a frame folder its pictures."""
         origin = self.folder / path
-        if not origin.resolve().is_relative_to(self.folder):
-            raise VideoError(f"{path}: leads out of {self.folder} (a symbolic link?); copy it in")
-        if origin.is_dir():
-            shutil.copytree(origin, to)
-        elif not origin.is_file():
+        if not origin.exists():
             raise VideoError(f"{path}: listed, but not in {self.folder}; add it or drop its row")
+        if origin.is_dir():
+            to.mkdir(parents=True)
+            for picture in sorted(origin.iterdir()):
+                if picture.is_file():
+                    self._copy(picture, to / picture.name)
         else:
-            with replacing(to) as temporary:
-                self._copy(origin, temporary)
+            self._copy(origin, to)
 
     def _copy(self, origin: Path, to: Path) -> None:
-        if self.link:
-            to.unlink()
-            try:
-                os.link(origin, to)
-                return
-            except OSError:  # another file system, or one without hard links
-                to.touch()
-        shutil.copyfile(origin, to)
+        path = origin.relative_to(self.folder)
+        if not origin.resolve().is_relative_to(self.folder):
+            raise VideoError(f"{path}: leads out of {self.folder} (a symbolic link?); copy it in")
+        try:
+            with replacing(to) as temporary:
+                shutil.copyfile(origin, temporary)
+        except PermissionError as error:
+            raise VideoError(f"{path}: cannot be read ({error.strerror}); allow it") from None
 
 
 class S3Source:
@@ -124,7 +126,7 @@ class S3Source:
         """Every object below the prefix.
 
         Raises:
-            InputError: if the bucket cannot be listed; the message says why.
+            SourceUnreachableError: if the bucket cannot be listed; the message says why.
         """
         from botocore.exceptions import BotoCoreError, ClientError
 
@@ -134,16 +136,26 @@ class S3Source:
             for page in pages.paginate(Bucket=self.bucket, Prefix=self.prefix):
                 found.extend(self._file(entry) for entry in page.get("Contents", ()))
         except (BotoCoreError, ClientError) as error:
-            raise InputError(
+            raise SourceUnreachableError(
                 f"{self.address}: cannot be listed: {error}; check the bucket's name, "
                 "AWS_ENDPOINT_URL and the AWS credentials"
             ) from None
         return sorted((f for f in found if f.path), key=lambda file: file.path)
 
     def read_text(self, path: str) -> str:
-        """Read a text object."""
-        body = self._client.get_object(Bucket=self.bucket, Key=self.prefix + path)["Body"]
-        return _decode(body.read(), f"{self.address}/{path}")
+        """Read a text object.
+
+        Raises:
+            SourceUnreachableError: if it cannot be read.
+        """
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        name = f"{self.address}/{path}"
+        try:
+            body = self._client.get_object(Bucket=self.bucket, Key=self.prefix + path)["Body"]
+            return _decode(body.read(), name)
+        except (BotoCoreError, ClientError) as error:
+            raise SourceUnreachableError(f"{name}: cannot be read: {error}") from None
 
     def fetch(self, path: str, to: Path) -> None:
         """Download an object to a temporary name, then rename it; a frame folder picture by picture."""
@@ -161,9 +173,9 @@ class S3Source:
                 raise VideoError(
                     f"{path}: listed, but not in {self.address}; add it or drop its row"
                 ) from None
-            raise
+            raise SourceUnreachableError(f"{self.address}/{path}: {error}") from None
         except BotoCoreError as error:
-            raise InputError(f"{self.address}/{path}: download failed: {error}") from None
+            raise SourceUnreachableError(f"{self.address}/{path}: {error}") from None
 
     def _download(self, key: str, to: Path) -> None:
         with replacing(to) as temporary:
@@ -197,7 +209,8 @@ def versions(source_files: Iterable[SourceFile]) -> dict[str, SourceFile]:
     by_path = {file.path: file for file in source_files}
     folders: dict[str, list[SourceFile]] = {}
     for file in by_path.values():
-        folders.setdefault(str(PurePosixPath(file.path).parent), []).append(file)
+        if (folder := str(PurePosixPath(file.path).parent)) != ".":
+            folders.setdefault(folder, []).append(file)
     for folder, inside in folders.items():
         joined = "\n".join(f"{file.path} {file.bytes} {file.version}" for file in inside)
         digest = hashlib.sha256(joined.encode()).hexdigest()[:32]

@@ -117,6 +117,7 @@ def run_per_video(
     items: Sequence[Item],
     *,
     encoder: EncoderCard,
+    code_version: str,
     result: ResultFile,
     compute: Compute,
     quarantined: dict[str, str],
@@ -127,6 +128,7 @@ def run_per_video(
     Args:
         items: the usable videos.
         encoder: what makes the results; its card is written beside them.
+        code_version: of the stage; results of another one are made again.
         compute: makes one result; a VideoError puts the video in quarantine.
         quarantined: videos that an earlier stage put there, with the reason, carried on.
         prepare: is given the items that need work, once, before the first of them.
@@ -134,8 +136,11 @@ def run_per_video(
     started = time.perf_counter()
     folder = dataset.stage(stage)
     folder.mkdir(parents=True, exist_ok=True)
-    turns = [_Turn.of(item, folder, encoder.fingerprint.digest, result) for item in items]
+    fingerprint = f"{encoder.fingerprint.digest}.{code_version}"
+    turns = [_Turn.of(item, folder, fingerprint, result) for item in items]
     due = [turn for turn in turns if result.header(turn.path) != turn.header]
+    if due:  # a manifest never stands beside results it does not describe
+        (folder / FILE_NAME).unlink(missing_ok=True)
     if prepare and due:
         prepare([turn.item for turn in due])
     problems: dict[str, str] = {}

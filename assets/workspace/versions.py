@@ -30,15 +30,19 @@ def commit(dataset: Dataset, stage: str) -> str:
 
     Raises:
         InputError: if ``dvc.yaml`` has no such stage for the dataset, or ``params.yaml`` lacks a
-            section that DVC tracks for it.
+            key that it names.
     """
     from dvc.dependency.param import MissingParamsError
+    from dvc.parsing import ResolveError
 
     with _open(dataset.project) as repo:
         try:
             repo.commit(target=f"{_pipeline(repo)}:{_address(dataset, stage)}", force=True)
         except MissingParamsError as error:
             raise InputError(f"{error} Add them there.") from None
+        except ResolveError as error:
+            entry = f"datasets.{dataset.name} of params.yaml"
+            raise InputError(f"{error} ({entry} has the items; add it there)") from None
         return _version(repo, dataset, stage)
 
 

@@ -1,10 +1,12 @@
 """raw_videos and its listing: what is taken in, what goes to quarantine and with which words."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 
@@ -238,8 +240,6 @@ def test_labelled_folders_need_no_table(
 
 
 def frame_folder(folder: Path, count: int) -> None:
-    import cv2
-
     folder.mkdir(parents=True)
     for index in range(count):
         picture = np.full((48, 64, 3), index * 10, np.uint8)
@@ -308,13 +308,59 @@ def test_a_new_label_takes_no_new_fetch(dataset: Dataset, source: Path) -> None:
     assert read_raw_videos(dataset).by_video()["good"].label == "abnormal"
 
 
-def test_linked_videos_share_their_bytes_with_the_source(project_root: Path, source: Path) -> None:
+def test_a_second_copy_is_not_fetched_again_each_time(dataset: Dataset, source: Path) -> None:
+    shutil.copy(source / "good.mp4", source / "twin.mp4")
+    table(source, "twin,twin.mp4,normal,train")
+    take_in(dataset)
+    assert ingest_raw_videos(dataset).done == 0
+    (source / "videos.csv").write_text("video,path,label,split\ntwin,twin.mp4,normal,train\n")
+    take_in(dataset)
+    assert usable(dataset) == {"twin"}
+    assert video_path(dataset, read_raw_videos(dataset).by_video()["twin"]).is_file()
+
+
+def test_a_copy_with_another_time_is_known_by_its_content(dataset: Dataset, source: Path) -> None:
     table(source)
-    write_dataset(project_root, "linked", DatasetParams(source=str(source), link=True))
-    found = Project.find().dataset("linked")
-    take_in(found)
-    path = video_path(found, read_raw_videos(found).by_video()["good"])
-    assert path.samefile(source / "good.mp4")
+    take_in(dataset)
+    path = video_path(dataset, read_raw_videos(dataset).by_video()["good"])
+    os.utime(path, ns=(1, 1))
+    shutil.rmtree(source)
+    assert ingest_raw_videos(dataset).done == 0
+
+
+def test_pictures_of_two_sizes_are_the_videos_own_problem(
+    project_root: Path, source: Path, dataset: Dataset
+) -> None:
+    frame_folder(source / "frames", 2)
+    assert cv2.imwrite(str(source / "frames" / "3.jpg"), np.zeros((10, 10, 3), np.uint8))
+    table(source, "frames,frames,normal,train")
+    write_dataset(project_root, "site", DatasetParams(source=str(source), fps=8.0))
+    assert take_in(Project.find().dataset("site")).keys() == {"frames"}
+
+
+def test_a_link_out_of_a_frame_folder_is_not_followed(dataset: Dataset, source: Path) -> None:
+    frame_folder(source / "frames", 2)
+    (source.parent / "secret.jpg").write_bytes(b"secret")
+    (source / "frames" / "3.jpg").symlink_to(source.parent / "secret.jpg")
+    table(source, "frames,frames,normal,train")
+    assert "leads out of" in take_in(dataset)["frames"]
+
+
+def test_a_video_without_a_label_belongs_to_no_split(dataset: Dataset, source: Path) -> None:
+    table(source, "new,new.mp4,,train")
+    shutil.copy(source / "good.mp4", source / "new.mp4")
+    with (source / "new.mp4").open("ab") as file:
+        file.write(b"\0" * 8)
+    take_in(dataset)
+    assert read_raw_videos(dataset).by_video()["new"].split == ""
+
+
+def test_a_table_that_broke_is_never_passed_over(dataset: Dataset, source: Path) -> None:
+    table(source)
+    take_in(dataset)
+    (source / "videos.csv").write_text("video,path\ngood,good.mp4\n")
+    with pytest.raises(InputError, match="column 'label' is missing"):
+        listing.refresh_if_reachable(dataset)
 
 
 def test_an_unreachable_source_leaves_the_last_listing_in_force(

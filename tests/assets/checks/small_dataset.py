@@ -31,6 +31,7 @@ snippet_features: {backend: test}
 captions: {backend: test}
 caption_embeddings: {backend: test}
 tevad_model: {seeds: [0, 1]}
+presets: {paper: {}}
 datasets: {small: {source: nowhere}}
 """
 

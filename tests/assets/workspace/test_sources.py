@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -163,6 +162,10 @@ def test_a_file_that_is_not_there_is_the_videos_own_problem(source: Source, tmp_
     assert not (tmp_path / "none.mp4").exists()
 
 
+def test_the_source_itself_is_no_frame_folder(local: LocalSource) -> None:
+    assert "." not in versions(local.files())
+
+
 def test_a_changed_file_has_another_version(local: LocalSource) -> None:
     before = versions(local.files())
     (local.folder / "a.mp4").write_bytes(b"c" * 1000)
@@ -180,7 +183,7 @@ def test_a_changed_object_has_another_version(s3: S3Source) -> None:
     before = versions(s3.files())
     boto3.client("s3").put_object(Bucket=BUCKET, Key="site 1/a.mp4", Body=b"c" * 1000)
     after = versions(s3.files())
-    assert {path for path in after if before[path] != after[path]} == {"a.mp4", "."}
+    assert {path for path in after if before[path] != after[path]} == {"a.mp4"}
 
 
 def test_wrong_credentials_are_told_without_telling_them(
@@ -206,16 +209,3 @@ def test_text_that_is_not_utf8_is_refused(local: LocalSource) -> None:
     (local.folder / "videos.csv").write_bytes("vidéo".encode("latin-1"))
     with pytest.raises(InputError, match="not UTF-8"):
         local.read_text("videos.csv")
-
-
-def test_a_link_across_file_systems_falls_back_to_a_copy(
-    local: LocalSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: object) -> None:
-        raise OSError(18, "Invalid cross-device link")
-
-    monkeypatch.setattr(os, "link", refuse)
-    LocalSource(local.folder, link=True).fetch("a.mp4", tmp_path / "a.mp4")
-    assert (tmp_path / "a.mp4").read_bytes() == b"a" * 1000
-    shutil.rmtree(local.folder)
-    assert (tmp_path / "a.mp4").exists()

@@ -41,13 +41,18 @@ class Doubler:
 
 
 def run(
-    dataset: Dataset, compute: Doubler, sources: dict[str, str], version: int = 1
+    dataset: Dataset,
+    compute: Doubler,
+    sources: dict[str, str],
+    version: int = 1,
+    code_version: str = "1",
 ) -> StageReport:
     return run_per_video(
         dataset,
         STAGE,
         [Item(video, source, snippets=3, frames=40) for video, source in sources.items()],
         encoder=EncoderCard("doubler", {}, Fingerprint({"version": version})),
+        code_version=code_version,
         result=ARRAY,
         compute=compute,
         quarantined={"bad": "was bad before"},
@@ -63,7 +68,7 @@ def test_results_manifest_card_and_report_agree(dataset: Dataset) -> None:
     assert report.quarantined == {"bad": "was bad before"}
     manifest = read_manifest(dataset.stage(STAGE), StageRow)
     digest = Fingerprint({"version": 1}).digest
-    assert manifest.by_video()["c ü"] == StageRow("c ü", "3", digest, 3)
+    assert manifest.by_video()["c ü"] == StageRow("c ü", "3", f"{digest}.1", 3)
     assert manifest.quarantined == {"bad": "was bad before"}
     assert read_encoder_card(dataset.stage(STAGE)).fingerprint.digest == digest
     assert files.read_json(dataset.reports / f"{STAGE}.json")["done"] == 3
@@ -135,6 +140,21 @@ def test_results_of_videos_that_are_gone_are_removed(dataset: Dataset) -> None:
         "encoder.json",
         "manifest.parquet",
     }
+
+
+def test_another_code_version_makes_all_again(dataset: Dataset) -> None:
+    run(dataset, Doubler(), ALL)
+    again = Doubler()
+    run(dataset, again, ALL, code_version="2")
+    assert again.made == list(ALL)
+
+
+def test_no_old_manifest_stands_beside_new_results(dataset: Dataset) -> None:
+    run(dataset, Doubler(), ALL)
+    with pytest.raises(KeyboardInterrupt):
+        run(dataset, Doubler(stops_at="b"), ALL, version=2)
+    with pytest.raises(InputError, match="materialize snippet_features first"):
+        read_manifest(dataset.stage(STAGE), StageRow)
 
 
 def test_a_damaged_manifest_says_what_to_do(dataset: Dataset) -> None:

@@ -1,0 +1,82 @@
+"""What DVC says of a stage's data, and what is said where it cannot."""
+
+from pathlib import Path
+
+import pytest
+from dvc.repo import Repo
+
+from assets.workspace import versions
+from assets.workspace.params import DatasetParams, write_dataset
+from assets.workspace.project import Dataset, Project
+from tevad_model.errors import InputError
+
+
+@pytest.fixture
+def dataset(project_root: Path) -> Dataset:
+    """A dataset with a file in each of its first two folders."""
+    write_dataset(project_root, "site", DatasetParams(source="nowhere"))
+    found = Project.at(project_root).dataset("site")
+    for folder in (found.source, found.stage("raw_videos"), found.stage("snippet_features")):
+        folder.mkdir(parents=True)
+        (folder / "file").write_text("content")
+    return found
+
+
+def edit(dataset: Dataset, old: str, new: str) -> None:
+    path = dataset.project.root / "params.yaml"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def test_a_commit_takes_what_lies_there_and_leaves_nothing_to_do(dataset: Dataset) -> None:
+    version = versions.commit(dataset, "raw_videos")
+    assert version == versions.current(dataset, "raw_videos")
+    assert versions.recorded(dataset.project) == {("raw_videos", "site"): version}
+    with Repo(str(dataset.project.root)) as repo:
+        assert repo.status(targets=["raw_videos@site"]) == {}
+
+
+def test_other_content_is_another_version_and_the_same_the_same(dataset: Dataset) -> None:
+    file = dataset.stage("raw_videos") / "file"
+    first = versions.commit(dataset, "raw_videos")
+    file.write_text("other")
+    assert versions.current(dataset, "raw_videos") != first
+    assert versions.recorded(dataset.project) == {("raw_videos", "site"): first}
+    file.write_text("content")
+    assert versions.commit(dataset, "raw_videos") == first
+
+
+def test_a_section_that_dvc_tracks_and_the_file_lacks_is_named(dataset: Dataset) -> None:
+    versions.commit(dataset, "raw_videos")
+    edit(dataset, "video: {max_side: 640}\n", "")
+    with pytest.raises(InputError, match=r"'video' .*params\.yaml.* Add them there"):
+        versions.commit(dataset, "snippet_features")
+
+
+def test_a_key_that_dvc_yaml_reads_and_the_dataset_lacks_is_named(dataset: Dataset) -> None:
+    versions.commit(dataset, "raw_videos")
+    edit(dataset, "preset: paper", "fps: 5.0")
+    with pytest.raises(InputError, match=r"item\.preset.*datasets\.site of params\.yaml"):
+        versions.commit(dataset, "snippet_features")
+
+
+def test_a_stage_that_dvc_yaml_lacks_is_named(dataset: Dataset) -> None:
+    (dataset.project.root / "dvc.yaml").write_text("stages: {}\n")
+    with pytest.raises(InputError, match="no stage raw_videos@site"):
+        versions.current(dataset, "raw_videos")
+
+
+def test_without_a_dvc_repository_the_remedy_is_told(dataset: Dataset) -> None:
+    (dataset.project.root / ".dvc").rename(dataset.project.root / "gone")
+    with pytest.raises(InputError, match="not a DVC repository; run `dvc init`"):
+        versions.commit(dataset, "raw_videos")
+
+
+def test_git_says_which_commit_and_whether_code_differs(dataset: Dataset) -> None:
+    project = dataset.project
+    clean = versions.git_state(project)
+    assert len(clean["git.commit"]) == 40
+    assert clean["git.dirty"] == "false"
+    (project.root / "dvc.yaml").write_text("stages: {}\n")
+    assert versions.git_state(project) == {**clean, "git.dirty": "true"}
