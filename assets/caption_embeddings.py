@@ -13,7 +13,7 @@ import numpy.typing as npt
 from assets.captions import caption_path, load_captions, read_caption_manifest
 from assets.partitions import DATASETS
 from assets.workspace import files
-from assets.workspace.face import RESOURCE, committed, dataset_of
+from assets.workspace.face import OWNERS, RESOURCE, RETRY, committed, dataset_of, explained
 from assets.workspace.manifest import Manifest, StageRow, read_manifest
 from assets.workspace.project import Dataset
 from assets.workspace.stage import ARRAY, Item, StageReport, read_encoder_card, run_per_video
@@ -80,6 +80,8 @@ def load_embeddings(dataset: Dataset, video: str) -> files.Array:
 @dg.asset(
     partitions_def=DATASETS,
     required_resource_keys={RESOURCE},
+    owners=OWNERS,
+    retry_policy=RETRY,
     deps=["captions"],
     code_version=CODE_VERSION,
     group_name="features",
@@ -88,7 +90,8 @@ def load_embeddings(dataset: Dataset, video: str) -> files.Array:
 def caption_embeddings(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
     """Sentence embeddings of the captions: (snippets, dim) float32, one file a video."""
     dataset = dataset_of(context)
-    report = embed_captions(dataset)
+    with explained():
+        report = embed_captions(dataset)
     rows = read_caption_embeddings(dataset).usable
     card = read_encoder_card(dataset.stage(STAGE))
     return committed(

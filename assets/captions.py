@@ -11,10 +11,19 @@ from typing import Any
 import dagster as dg
 
 from assets.partitions import DATASETS
-from assets.raw_videos import read_raw_videos, video_path
+from assets.raw_videos import frame_of, read_raw_videos, video_path
 from assets.snippet_features import items_of
 from assets.workspace import files
-from assets.workspace.face import RESOURCE, committed, dataset_of
+from assets.workspace.face import (
+    OWNERS,
+    RESOURCE,
+    RETRY,
+    committed,
+    dataset_of,
+    explained,
+    markdown_table,
+    picture,
+)
 from assets.workspace.manifest import FILE_NAME as MANIFEST
 from assets.workspace.manifest import Manifest, StageRow, read_manifest
 from assets.workspace.project import Dataset
@@ -25,6 +34,7 @@ from tevad_model.errors import InputError, VideoError
 
 STAGE = "captions"
 _SHOWN = 10
+_PICTURES = 8
 CODE_VERSION = "1"
 """Changes when the same inputs would be written otherwise; encoders have versions of their own."""
 
@@ -109,6 +119,8 @@ def _line(snippet: int, caption: str, frames: int) -> dict[str, object]:
 @dg.asset(
     partitions_def=DATASETS,
     required_resource_keys={RESOURCE},
+    owners=OWNERS,
+    retry_policy=RETRY,
     deps=["raw_videos"],
     code_version=CODE_VERSION,
     group_name="features",
@@ -117,7 +129,8 @@ def _line(snippet: int, caption: str, frames: int) -> dict[str, object]:
 def captions(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
     """What a sentence says of every snippet's 64-frame window, one file a video."""
     dataset = dataset_of(context)
-    report = write_captions(dataset)
+    with explained():
+        report = write_captions(dataset)
     rows = read_caption_manifest(dataset).usable
     card = read_encoder_card(dataset.stage(STAGE))
     texts = Counter(text for row in rows for text in load_captions(dataset, row.video))
@@ -128,11 +141,36 @@ def captions(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
             "snippets": texts.total(),
             "distinct captions": len(texts),
             "captioner": f"{card.backend} {card.fingerprint}",
+            **({"contact sheet": picture(contact_sheet(dataset), "contact sheet")} if rows else {}),
             "commonest captions": dg.MetadataValue.md(_caption_table(texts)),
         },
     )
 
 
 def _caption_table(texts: Counter[str]) -> str:
-    rows = [f"| {count} | {text} |" for text, count in texts.most_common(_SHOWN)]
-    return "\n".join(["| snippets | caption |", "|---|---|", *rows])
+    rows = [(count, text) for text, count in texts.most_common(_SHOWN)]
+    return markdown_table(("snippets", "caption"), rows)
+
+
+def contact_sheet(dataset: Dataset) -> bytes:
+    """A PNG of some snippets, evenly chosen, each with what is said of it."""
+    from tevad_model import figures
+
+    raw = read_raw_videos(dataset).by_video()
+    snippets = [
+        (row.video, snippet)
+        for row in read_caption_manifest(dataset).usable
+        for snippet in range(row.snippets)
+    ]
+    shown = snippets[:: -(-len(snippets) // _PICTURES)]
+    thumbnails = []
+    for video, snippet in shown:
+        start, end = timeline.snippet_range(snippet, raw[video].frames)
+        thumbnails.append(
+            figures.Thumbnail(
+                frame_of(dataset, raw[video], (start + end) // 2),
+                title=f"{video}, {timeline.seconds(start, raw[video].fps):.1f} s",
+                caption=load_captions(dataset, video)[snippet],
+            )
+        )
+    return figures.contact_sheet(thumbnails, title=dataset.name)

@@ -14,7 +14,7 @@ import csv
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,16 +31,27 @@ from assets.tevad_model import (
     Inputs,
     figure_path,
     find_training_run,
+    is_current,
     last_folder,
     picked_folder,
     pictures_of,
     read_history,
     read_inputs,
+    run_link,
     served_seed,
     trained_seeds,
 )
 from assets.workspace import files, versions
-from assets.workspace.face import RESOURCE, access, committed, dataset_of
+from assets.workspace.face import (
+    OWNERS,
+    RESOURCE,
+    RETRY,
+    access,
+    committed,
+    dataset_of,
+    explained,
+    markdown_table,
+)
 from assets.workspace.manifest import RawVideoRow
 from assets.workspace.project import Dataset
 from assets.workspace.stage import StageReport
@@ -73,10 +84,16 @@ def evaluate(dataset: Dataset, tracking: Tracking) -> StageReport:
     """Evaluate the models that lie there.
 
     Raises:
-        InputError: if there is no model, or no test video.
+        InputError: if there is no model of the inputs that lie there, or no test video.
         MismatchError: if the features are not those the models were trained on.
     """
+    with dataset.held():
+        return _evaluate(dataset, tracking)
+
+
+def _evaluate(dataset: Dataset, tracking: Tracking) -> StageReport:
     started = time.perf_counter()
+    files.remove_partial(dataset.stage(STAGE))
     test = _TestSplit.of(dataset)
     seeds = {seed: _evaluate_seed(test, seed) for seed in trained_seeds(dataset)}
     served = seeds[served_seed(dataset)]
@@ -99,6 +116,10 @@ def evaluate(dataset: Dataset, tracking: Tracking) -> StageReport:
         reused=0,
         quarantined={},
         seconds=time.perf_counter() - started,
+        warnings=tuple(
+            f"{name}: not defined, {reason}"
+            for name, reason in sorted(served.picks["picked"].undefined.items())
+        ),
     )
     report.write(dataset)
     logger.info("%s", report)
@@ -128,7 +149,6 @@ class _TestSplit:
 
     inputs: Inputs
     rows: Sequence[RawVideoRow]
-    features: Sequence[tuple[str, "VideoFeatures"]]
     truth: Mapping[str, "GroundTruth"]
 
     @classmethod
@@ -152,8 +172,16 @@ class _TestSplit:
             )
             for row in rows
         }
-        features = [(row.video, inputs.features(row.video)) for row in rows]
-        return cls(inputs, rows, features, truth)
+        if not is_current(dataset, inputs):
+            raise InputError(
+                f"{dataset.name}: the models were trained on other inputs than lie there now; "
+                "materialize tevad_model again"
+            )
+        return cls(inputs, rows, truth)
+
+    def features(self) -> Iterator[tuple[str, "VideoFeatures"]]:
+        """What the models read, video by video."""
+        return ((row.video, self.inputs.features(row.video)) for row in self.rows)
 
     def frame_scores(self, snippet_scores: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
         """Each frame its snippet's score, by video."""
@@ -198,7 +226,7 @@ def _evaluate_seed(test: _TestSplit, seed: int) -> _SeedFigures:
 
     dataset = test.inputs.dataset
     fingerprints = {kind: card.fingerprint for kind, card in test.inputs.encoders.items()}
-    _, first = test.features[0]
+    _, first = next(test.features())
     scores, picks = {}, {}
     for pick, folder in (("picked", picked_folder), ("last", last_folder)):
         model = artifact.load(folder(dataset, seed))
@@ -209,7 +237,7 @@ def _evaluate_seed(test: _TestSplit, seed: int) -> _SeedFigures:
             text_dim=_last_dim(first.text),
             fingerprints=fingerprints,
         )
-        scores[pick] = scoring.score_many(model, test.features)
+        scores[pick] = scoring.score_many(model, test.features())
         picks[pick] = metrics.evaluate(
             test.frame_scores({video: found.scores for video, found in scores[pick].items()}),
             test.truth,
@@ -231,11 +259,11 @@ def _best_on_test(test: _TestSplit, seed: int) -> dict[str, float]:
     if header is None:
         return {}
     joined = files.read_array(path, CHECKPOINT_SCORES)
-    lengths = [timeline.snippet_count(row.frames) for row in test.rows]
+    lengths = [snippets for _, snippets in header["videos"]]
     aucs: dict[int, float] = {}
     for step, scores in zip(header["steps"], joined, strict=True):
         parts = np.split(scores.astype(np.float64), np.cumsum(lengths)[:-1])
-        by_video = dict(zip((row.video for row in test.rows), parts, strict=True))
+        by_video = dict(zip((video for video, _ in header["videos"]), parts, strict=True))
         found = metrics.evaluate(
             test.frame_scores(by_video), test.truth, threshold=0.5, resamples=0
         )
@@ -308,12 +336,12 @@ def _write_plots(test: _TestSplit, served: _SeedFigures) -> None:
     precision_recall = zip(*curves.precision_recall, strict=True) if curves else ()
     _write_csv(folder / "roc.csv", ("false_positive_rate", "true_positive_rate"), roc)
     _write_csv(folder / "precision_recall.csv", ("recall", "precision"), precision_recall)
-    losses = (
-        (seed, row["step"], row["losses"]["loss"])
-        for seed in trained_seeds(dataset)
-        for row in read_history(dataset, seed)["rows"]
-    )
-    _write_csv(folder / "training.csv", ("seed", "step", "loss"), losses)
+    losses: dict[int, list[float]] = defaultdict(list)
+    for seed in trained_seeds(dataset):
+        for row in read_history(dataset, seed)["rows"]:
+            losses[row["step"]].append(row["losses"]["loss"])
+    means = ((step, float(np.mean(found))) for step, found in sorted(losses.items()))
+    _write_csv(folder / "training.csv", ("step", "loss"), means)
 
 
 def _draw(test: _TestSplit, served: _SeedFigures) -> None:
@@ -406,6 +434,8 @@ def _log(dataset: Dataset, tracking: Tracking, figures: Mapping[str, float]) -> 
 @dg.asset(
     partitions_def=DATASETS,
     required_resource_keys={RESOURCE},
+    owners=OWNERS,
+    retry_policy=RETRY,
     deps=["raw_videos", "snippet_features", "captions", "caption_embeddings", "tevad_model"],
     code_version=CODE_VERSION,
     group_name="model",
@@ -414,17 +444,19 @@ def _log(dataset: Dataset, tracking: Tracking, figures: Mapping[str, float]) -> 
 def evaluation_metrics(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
     """How well the models find the abnormal frames of the test split."""
     dataset = dataset_of(context)
-    report = evaluate(dataset, access(context).tracking())
+    with explained():
+        report = evaluate(dataset, access(context).tracking())
     figures = files.read_json(metrics_path(dataset))
+    link = run_link(access(context).tracking(), dataset)
     shown = {name: round(figures[name], 4) for name in SHOWN if name in figures}
     table = {"all figures": dg.MetadataValue.md(_figure_table(figures))}
-    return committed(dataset, report, {**shown, **pictures_of(dataset, FIGURES), **table})
+    return committed(dataset, report, {**link, **shown, **pictures_of(dataset, FIGURES), **table})
 
 
 def _figure_table(figures: Mapping[str, float]) -> str:
     rows = [
-        f"| {name} | {value:.4f} | {figures[f'{name}_std']:.4f} |"
+        (name, f"{value:.4f}", f"{figures[f'{name}_std']:.4f}")
         for name, value in figures.items()
         if f"{name}_std" in figures
     ]
-    return "\n".join(["| figure | mean over seeds | deviation |", "|---|---|---|", *rows])
+    return markdown_table(("figure", "mean over seeds", "deviation"), rows)

@@ -18,7 +18,7 @@ import dagster as dg
 
 from assets.partitions import DATASETS
 from assets.workspace import files, listing
-from assets.workspace.face import RESOURCE, committed, dataset_of, picture
+from assets.workspace.face import OWNERS, RESOURCE, RETRY, committed, dataset_of, explained, picture
 from assets.workspace.listing import Listing
 from assets.workspace.manifest import Manifest, RawVideoRow, read_manifest
 from assets.workspace.project import Dataset
@@ -375,6 +375,8 @@ def _write(dataset: Dataset, manifest: Manifest[RawVideoRow], listed: Listing) -
 @dg.asset(
     partitions_def=DATASETS,
     required_resource_keys={RESOURCE},
+    owners=OWNERS,
+    retry_policy=RETRY,
     code_version=CODE_VERSION,
     group_name="data",
     kinds={"python", "dvc", "s3"},
@@ -382,8 +384,9 @@ def _write(dataset: Dataset, manifest: Manifest[RawVideoRow], listed: Listing) -
 def raw_videos(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
     """The dataset's videos, whole and checked, with one label each; the rest in quarantine."""
     dataset = dataset_of(context)
-    listing.refresh_if_reachable(dataset)
-    report = ingest_raw_videos(dataset)
+    with explained():
+        listing.refresh_if_reachable(dataset)
+        report = ingest_raw_videos(dataset)
     rows = read_raw_videos(dataset).usable
     counts = Counter(f"{row.split or 'no split'}, {row.label or 'unlabelled'}" for row in rows)
     return committed(

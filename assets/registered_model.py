@@ -24,9 +24,9 @@ import dagster as dg
 
 from assets.captions import has_captions
 from assets.partitions import DATASETS
-from assets.tevad_model import ENCODERS, find_training_run, picked_folder, served_seed
+from assets.tevad_model import ENCODERS, find_training_run, picked_folder, run_link, served_seed
 from assets.workspace import files
-from assets.workspace.face import RESOURCE, access, dataset_of
+from assets.workspace.face import OWNERS, RESOURCE, RETRY, access, dataset_of, explained
 from assets.workspace.project import Dataset
 from assets.workspace.stage import StageReport, read_encoder_card
 from assets.workspace.tracking import DATA_TAG, Tracking
@@ -171,6 +171,7 @@ def _version_tags(dataset: Dataset, run: "Run") -> dict[str, str]:
         **lineage,
         **figures,
         "tevad.run_id": run.info.run_id,
+        "tevad.registered_model.code_version": CODE_VERSION,
         "tevad.seed": str(served_seed(dataset)),
     }
 
@@ -178,7 +179,8 @@ def _version_tags(dataset: Dataset, run: "Run") -> dict[str, str]:
 def _find_version(client: "MlflowClient", name: str, data_version: str) -> str | None:
     """The newest version that was made of a data version of the models."""
     versions = client.search_model_versions(
-        f"name = '{name}' and tags.`{_MODEL_TAG}` = '{data_version}'",
+        f"name = '{name}' and tags.`{_MODEL_TAG}` = '{data_version}' "
+        f"and tags.`tevad.registered_model.code_version` = '{CODE_VERSION}'",
         order_by=["version_number DESC"],
         max_results=1,
     )
@@ -330,6 +332,8 @@ def _input_example() -> "pd.DataFrame":
 @dg.asset(
     partitions_def=DATASETS,
     required_resource_keys={RESOURCE},
+    owners=OWNERS,
+    retry_policy=RETRY,
     deps=["tevad_model", "evaluation_metrics"],
     code_version=CODE_VERSION,
     group_name="model",
@@ -338,7 +342,8 @@ def _input_example() -> "pd.DataFrame":
 def registered_model(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
     """The served model in MLflow's registry: raw videos in, a row a snippet out."""
     dataset = dataset_of(context)
-    registration = register_model(dataset, access(context).tracking())
+    with explained():
+        registration = register_model(dataset, access(context).tracking())
     return dg.MaterializeResult(
         metadata={
             "model": registration.name,
@@ -346,7 +351,7 @@ def registered_model(context: dg.AssetExecutionContext) -> dg.MaterializeResult[
             "alias": registration.alias,
             "address": registration.uri,
             "newly registered": registration.is_new,
-            "MLflow run": registration.run_id,
+            **run_link(access(context).tracking(), dataset),
         },
         data_version=dg.DataVersion(f"{registration.name}/{registration.version}"),
     )

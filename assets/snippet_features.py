@@ -13,7 +13,7 @@ import numpy as np
 from assets.partitions import DATASETS
 from assets.raw_videos import read_raw_videos, video_path
 from assets.workspace import files
-from assets.workspace.face import RESOURCE, committed, dataset_of, picture
+from assets.workspace.face import OWNERS, RESOURCE, RETRY, committed, dataset_of, explained, picture
 from assets.workspace.manifest import Manifest, RawVideoRow, StageRow, read_manifest
 from assets.workspace.project import Dataset
 from assets.workspace.stage import ARRAY, Item, StageReport, read_encoder_card, run_per_video
@@ -110,6 +110,8 @@ def load_features(dataset: Dataset, video: str) -> files.Array:
 @dg.asset(
     partitions_def=DATASETS,
     required_resource_keys={RESOURCE},
+    owners=OWNERS,
+    retry_policy=RETRY,
     deps=["raw_videos"],
     code_version=CODE_VERSION,
     group_name="features",
@@ -118,7 +120,8 @@ def load_features(dataset: Dataset, video: str) -> files.Array:
 def snippet_features(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
     """Visual features of every snippet: (snippets, crops, dim) float16, one file a video."""
     dataset = dataset_of(context)
-    report = extract_snippet_features(dataset)
+    with explained():
+        report = extract_snippet_features(dataset)
     rows = read_snippet_features(dataset).usable
     card = read_encoder_card(dataset.stage(STAGE))
     shape = load_features(dataset, rows[0].video).shape if rows else ()

@@ -31,7 +31,16 @@ from assets.partitions import DATASETS
 from assets.raw_videos import read_raw_videos
 from assets.snippet_features import load_features, read_snippet_features
 from assets.workspace import files, versions
-from assets.workspace.face import RESOURCE, access, committed, dataset_of, picture
+from assets.workspace.face import (
+    OWNERS,
+    RESOURCE,
+    RETRY,
+    access,
+    committed,
+    dataset_of,
+    explained,
+    picture,
+)
 from assets.workspace.manifest import RawVideoRow, StageRow
 from assets.workspace.project import Dataset
 from assets.workspace.stage import StageReport, read_encoder_card
@@ -433,6 +442,12 @@ class _CheckpointScores:
         files.write_array(path, CHECKPOINT_SCORES, joined, header)
 
 
+def run_link(tracking: Tracking, dataset: Dataset) -> dict[str, dg.UrlMetadataValue]:
+    """The MLflow run of the models that lie there, as metadata."""
+    run = find_training_run(dataset, tracking)
+    return {"MLflow run": dg.MetadataValue.url(tracking.run_page(run.run_id))} if run else {}
+
+
 def pictures_of(dataset: Dataset, names: Iterable[str]) -> dict[str, dg.MarkdownMetadataValue]:
     """The pictures there are, as metadata."""
     paths = {name: figure_path(dataset, name) for name in names}
@@ -446,6 +461,8 @@ def pictures_of(dataset: Dataset, names: Iterable[str]) -> dict[str, dg.Markdown
 @dg.asset(
     partitions_def=DATASETS,
     required_resource_keys={RESOURCE},
+    owners=OWNERS,
+    retry_policy=RETRY,
     deps=["raw_videos", "snippet_features", "captions", "caption_embeddings"],
     code_version=CODE_VERSION,
     group_name="model",
@@ -455,8 +472,8 @@ def tevad_model(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
     """TEVAD trained on one label a video, a model for each seed."""
     dataset = dataset_of(context)
     tracking = access(context).tracking()
-    report = train_tevad_model(dataset, tracking, {"dagster.run_id": context.run.run_id})
-    run = find_training_run(dataset, tracking)
+    with explained():
+        report = train_tevad_model(dataset, tracking, {"dagster.run_id": context.run.run_id})
     summary = {name: round(value, 4) for name, value in training_summary(dataset).items()}
     return committed(
         dataset,
@@ -464,7 +481,7 @@ def tevad_model(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
         {
             "seeds": str(trained_seeds(dataset)),
             "served seed": served_seed(dataset),
-            **({"MLflow run": run.run_id} if run else {}),
+            **run_link(tracking, dataset),
             **pictures_of(dataset, ["training"]),
             **summary,
         },

@@ -48,15 +48,18 @@ def _project() -> Project:
 @click.version_option(package_name="tevad")
 def main() -> None:
     """Which frames of a video are abnormal, learned from one label a video."""
-    handler = logging.StreamHandler()
-    handler.addFilter(_is_for_the_user)
-    logging.basicConfig(format="%(message)s", handlers=[handler])
+    # A handler of the project's own, which comes before those that Dagster adds and that rewrite
+    # the message; the root's is for others' warnings.
+    own, others = logging.StreamHandler(), logging.StreamHandler()
+    others.addFilter(_is_a_warning_of_others)
+    logging.basicConfig(format="%(message)s", handlers=[others])
     logging.getLogger("tevad").setLevel(logging.INFO)
+    logging.getLogger("tevad").addHandler(own)
 
 
-def _is_for_the_user(record: logging.LogRecord) -> bool:
-    """What the project says, and others' warnings; some libraries log INFO whatever they are told."""
-    return record.name.startswith("tevad") or record.levelno >= logging.WARNING
+def _is_a_warning_of_others(record: logging.LogRecord) -> bool:
+    """Some libraries log INFO whatever level they are told."""
+    return not record.name.startswith("tevad") and record.levelno >= logging.WARNING
 
 
 @main.group()

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import logging
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from assets.workspace.project import STAGES, Dataset, Project
+from assets.workspace.project import Dataset, Project
 from tevad_model.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,6 +21,9 @@ telemetry:
   enabled: false
 nux:
   enabled: false
+python_logs:
+  managed_python_loggers: [tevad]
+  python_log_level: INFO
 """
 
 
@@ -58,6 +59,8 @@ def use_project(project: Project) -> None:
         "DAGSTER_DISABLE_TELEMETRY": "1",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DVC_NO_ANALYTICS": "1",
+        "MLFLOW_LOGGING_LEVEL": "WARNING",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         # Threads that wait for others spin by default, which on a busy machine costs tenfold.
         "OMP_WAIT_POLICY": "PASSIVE",
@@ -102,16 +105,6 @@ def _in_project(project: Project) -> dict[str, Any]:
     return {"resources": {RESOURCE: {"config": {"root": str(project.root)}}}}
 
 
-def stage_seconds(dataset: Dataset) -> dict[str, float]:
-    """Seconds each stage took in its last run."""
-    seconds = {}
-    for stage in STAGES:
-        path = dataset.reports / f"{stage}.json"
-        if path.is_file():
-            seconds[stage] = float(json.loads(path.read_text(encoding="utf-8"))["seconds"])
-    return seconds
-
-
 def run_stage(dataset: Dataset, stage: str) -> None:
     """Run one stage's plain function, as the ``cmd`` of ``dvc.yaml`` does.
 
@@ -137,8 +130,7 @@ def run_stage(dataset: Dataset, stage: str) -> None:
     }
     if stage not in functions:
         raise InputError(f"no stage {stage!r}; there are {', '.join(functions)}")
-    report = functions[stage]()
-    logging.getLogger("tevad").info("%s", report)
+    functions[stage]()
 
 
 def _registered(result: dg.JobExecutionResult) -> str:

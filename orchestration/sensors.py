@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import dagster as dg
 
 from assets.workspace import versions
+from assets.workspace.params import FILE_NAME
 from assets.workspace.project import Project
 from orchestration.agreement import report_versions
 
@@ -19,10 +20,10 @@ def dvc_sensor(project: Project, specs: Sequence[dg.AssetSpec]) -> dg.SensorDefi
         description="Reports data versions that `dvc repro`, `checkout` or `pull` made.",
     )
     def dvc_versions(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-        lock = project.root / versions.LOCK_FILE
-        stamp = str(lock.stat().st_mtime_ns) if lock.is_file() else ""
-        if stamp == (context.cursor or ""):
-            return dg.SkipReason("dvc.lock has not changed")
+        watched = (project.root / versions.LOCK_FILE, project.root / FILE_NAME)
+        stamp = " ".join(str(path.stat().st_mtime_ns) for path in watched if path.is_file())
+        if stamp == context.cursor:
+            return dg.SkipReason("dvc.lock and params.yaml have not changed")
         reported = report_versions(project, specs, context.instance)
         context.update_cursor(stamp)
         return dg.SkipReason(

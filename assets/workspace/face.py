@@ -6,7 +6,8 @@ DVC, and returns what a person wants to see of it. Anything more belongs in the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import dagster as dg
@@ -15,9 +16,15 @@ from assets.workspace import versions
 from assets.workspace.project import Dataset, Project
 from assets.workspace.stage import StageReport
 from assets.workspace.tracking import Tracking
+from tevad_model.errors import InputError, SourceUnreachableError
 
 RESOURCE = "project"
 """The resource every asset and check requires; :class:`ProjectAccess` says what it must offer."""
+
+OWNERS = ["team:video"]
+
+RETRY = dg.RetryPolicy(max_retries=2, delay=5, backoff=dg.Backoff.EXPONENTIAL)
+"""For buckets and servers that do not answer. What a user has to repair is not tried again."""
 
 _SHOWN = 20
 
@@ -49,15 +56,26 @@ def dataset_of(context: dg.AssetExecutionContext) -> Dataset:
     return access(context).dataset(context.partition_key)
 
 
+@contextmanager
+def explained() -> Iterator[None]:
+    """Fail with the message of what the user can repair, at once; anything else may be retried."""
+    try:
+        yield
+    except SourceUnreachableError:
+        raise
+    except InputError as error:
+        raise dg.Failure(str(error), allow_retries=False) from error
+
+
 def committed(
     dataset: Dataset, report: StageReport, metadata: Mapping[str, Any]
 ) -> dg.MaterializeResult[Any]:
     """Commit a stage's output to DVC and say what it did; the data version is DVC's md5."""
     version = versions.commit(dataset, report.stage)
     shown = {
-        "videos done": report.done,
-        "videos reused": report.reused,
-        "videos quarantined": len(report.quarantined),
+        "done": report.done,
+        "reused": report.reused,
+        "quarantined": len(report.quarantined),
         "seconds": round(report.seconds, 2),
         "folder": dg.MetadataValue.path(str(dataset.stage(report.stage))),
         **metadata,
@@ -79,6 +97,14 @@ def picture(png: bytes, alt: str) -> dg.MarkdownMetadataValue:
 
 
 def _quarantine_table(quarantined: Mapping[str, str]) -> str:
-    rows = [f"| {video} | {reason} |" for video, reason in sorted(quarantined.items())]
-    more = [f"| … | {len(rows) - _SHOWN} more |"] if len(rows) > _SHOWN else []
-    return "\n".join(["| video | reason |", "|---|---|", *rows[:_SHOWN], *more])
+    rows = sorted(quarantined.items())
+    more = [("…", f"{len(rows) - _SHOWN} more")] if len(rows) > _SHOWN else []
+    return markdown_table(("video", "reason"), [*rows[:_SHOWN], *more])
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A Markdown table; what would end a cell is escaped."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(
+        "| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines
+    )

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 DATA_TAG = "tevad.data."
 """Prefix of the tags that hold data versions: ``tevad.data.<stage>`` = DVC md5."""
 
+LOCAL_PAGES = "http://127.0.0.1:5000"
+"""Where `tevad up` shows a local store's runs."""
+
 _PARENT = "mlflow.parentRunId"
 _NAME = "mlflow.runName"
 _METRICS_AT_ONCE = 1000
@@ -107,6 +110,12 @@ class Tracking:
             status = "FINISHED"
         finally:
             client.set_terminated(run.info.run_id, status=status)
+
+    def run_page(self, run_id: str) -> str:
+        """The address of a run's page: on the tracking server, or on the one `tevad up` starts."""
+        experiment = self.client.get_run(run_id).info.experiment_id
+        server = self.uri if self.uri.startswith("http") else LOCAL_PAGES
+        return f"{server.rstrip('/')}/#/experiments/{experiment}/runs/{run_id}"
 
     def log(self, run_id: str) -> RunLog:
         """Log more to a run that is there."""
