@@ -31,7 +31,7 @@ def add_dataset(project: Project, name: str, entry: DatasetParams) -> Dataset:
 
 
 def render_dataset(project: Project, *, train: int, test: int, seed: int) -> Dataset:
-    """Render the demonstration dataset and add it, keeping its preset if it is there already."""
+    """Render the demonstration dataset and add it with the preset ``demo``."""
     from tevad_model.render import render
 
     folder = project.state / RENDERED
