@@ -12,8 +12,9 @@ from tevad_model.errors import InputError
 if TYPE_CHECKING:
     import dagster as dg
 
-# The events are in the instance, where the UI shows them; the console gets what goes wrong.
-_QUIET_CONSOLE = {"loggers": {"console": {"config": {"log_level": "WARNING"}}}}
+# The events, stack traces too, are in the instance, where the UI shows them; the command line says
+# itself what went wrong.
+_QUIET_CONSOLE = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 _INSTANCE_CONFIG = """\
 # Dagster's own settings for this project. State is kept beside this file (SQLite).
@@ -80,7 +81,7 @@ def run_chain(dataset: Dataset) -> RunOutcome:
     """Materialize the whole chain for a dataset.
 
     Raises:
-        InputError: if the dataset's source was never seen and cannot be reached.
+        InputError: if a definition cannot be loaded. What goes wrong in a stage is in the outcome.
     """
     import dagster as dg
 

@@ -44,7 +44,6 @@ tevad_model:
   seeds: [0]
 evaluation_metrics: {best_on_test: true, bootstrap: 100}
 checks: {min_auc: 0.0}
-presets: {}
 presets: {paper: {}}
 datasets: {}
 """

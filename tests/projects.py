@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import sqlite3
@@ -63,6 +64,15 @@ def enter_project(root: Path, encoder_cache: Path, patch: pytest.MonkeyPatch) ->
     patch.delenv("MLFLOW_TRACKING_URI", raising=False)
     use_project(Project.at(root))
     return root
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """The hash of every file below a folder."""
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 def git(folder: Path, *arguments: str) -> str:

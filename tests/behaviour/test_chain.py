@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 import sys
 from collections.abc import Callable
@@ -14,8 +13,9 @@ import mlflow
 import pandas as pd
 import pytest
 from dvc.repo import Repo
-from projects import TrainedProject
+from projects import TrainedProject, digests
 
+from assets.checks import ALL_CHECKS
 from assets.raw_videos import read_raw_videos, video_path
 from assets.registered_model import CHALLENGER
 from assets.tevad_model import find_training_run
@@ -34,15 +34,6 @@ PER_VIDEO = STAGES[:4]
 def dvc_status(project: Project) -> object:
     with Repo(str(project.root)) as repo:
         return repo.status()
-
-
-def digests(folder: Path) -> dict[str, str]:
-    """The hash of every file below a folder."""
-    return {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
 
 
 def done(dataset: Dataset) -> dict[str, int]:
@@ -98,7 +89,7 @@ def test_dvc_dagster_and_mlflow_hold_one_version(trained: TrainedProject) -> Non
 
 
 def test_every_check_has_run_and_none_failed_but_as_a_warning(trained: TrainedProject) -> None:
-    defs = {key for check in all_checks() for key in check.check_keys}
+    expected = {key for checks in ALL_CHECKS for key in checks.check_keys}
     with dg.DagsterInstance.get() as instance:
         records = instance.all_logs(
             trained.outcome.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION
@@ -108,16 +99,10 @@ def test_every_check_has_run_and_none_failed_but_as_a_warning(trained: TrainedPr
         for record in records
         if record.dagster_event
     ]
-    assert {check.asset_check_key for check in evaluated} == defs
+    assert {check.asset_check_key for check in evaluated} == expected
     failed = {c.check_name for c in evaluated if not c.passed}
     blocking = {c.check_name for c in evaluated if c.severity == dg.AssetCheckSeverity.ERROR}
     assert failed & blocking == set()
-
-
-def all_checks() -> list[dg.AssetChecksDefinition]:
-    from assets.checks import ALL_CHECKS
-
-    return ALL_CHECKS
 
 
 def test_the_figures_are_there(trained: TrainedProject) -> None:

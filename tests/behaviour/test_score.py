@@ -8,18 +8,15 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+from projects import TrainedProject
 
-from assets.registered_model import register_model
-from assets.workspace import listing
-from assets.workspace.project import STAGES, Project
+from assets.workspace.project import Project
 from assets.workspace.tracking import Tracking
-from orchestration.running import run_stage
 from orchestration.scoring import (
     ScoreReport,
     default_model,
@@ -27,20 +24,11 @@ from orchestration.scoring import (
     output_names,
     score_videos,
 )
-from tevad_model import render, video
+from tevad_model import video
 from tevad_model.errors import InputError
 from tevad_model.timeline import snippet_count
 
 REPOSITORY = Path(__file__).parents[2]
-PARAMS = """\
-snippet_features: {backend: efficientnet-lite0, options: {crops: 1, side: 96}}
-captions: {backend: motion}
-caption_embeddings: {backend: sentence-transformers}
-tevad_model: {modality: text, segments: 4, batch_size: 2, iterations: 4, selection: last,
-  evaluate_every: 4, seeds: [0]}
-evaluation_metrics: {bootstrap: 100}
-datasets: {tiny: {source: raw}}
-"""
 PNG = b"\x89PNG\r\n"
 
 
@@ -62,26 +50,10 @@ class Site:
         )
 
 
-@pytest.fixture(scope="module")
-def site(
-    tmp_path_factory: pytest.TempPathFactory, project_template: Path, encoder_cache: Path
-) -> Iterator[Site]:
-    root = tmp_path_factory.mktemp("site") / "project"
-    shutil.copytree(project_template, root, symlinks=True)
-    (root / "params.yaml").write_text(PARAMS)
-    render.render(root / "raw", train=2, test=2, lengths=(48, 60))
-    project = Project.at(root)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        patch.setenv("TEVAD_CACHE", str(encoder_cache))
-        patch.chdir(root)
-        dataset = project.dataset("tiny")
-        listing.refresh(dataset)
-        for stage in STAGES:
-            run_stage(dataset, stage)
-        tracking = Tracking.of(project)
-        register_model(dataset, tracking)
-        yield Site(project, tracking, root / "raw" / "videos")
+@pytest.fixture
+def site(trained: TrainedProject) -> Site:
+    videos = trained.root / trained.dataset.entry.source / "videos"
+    return Site(trained.dataset.project, trained.tracking, videos)
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -93,7 +65,7 @@ def test_each_video_gets_its_files(site: Site, tmp_path: Path) -> None:
     clip = site.videos / "test_001.mp4"
     report = site.score(clip, out=tmp_path / "scores", as_json=True)
     assert report.failed == {}
-    assert report.model == "models:/tevad-tiny/1"
+    assert report.model == "models:/tevad-rendered/1"
     suffixes = ("frames.csv", "snippets.csv", "png", "json")
     assert report.written[clip] == tuple(tmp_path / "scores" / f"test_001.{s}" for s in suffixes)
     assert sorted((tmp_path / "scores").iterdir()) == sorted(report.written[clip])
@@ -154,12 +126,12 @@ def test_videos_of_one_name_keep_files_of_their_own(site: Site, tmp_path: Path) 
 
 def test_the_champion_comes_before_the_challenger(site: Site) -> None:
     client = site.tracking.client
-    assert default_model(site.tracking) == "models:/tevad-tiny@challenger"
-    client.set_registered_model_alias("tevad-tiny", "champion", "1")
+    assert default_model(site.tracking) == "models:/tevad-rendered@challenger"
+    client.set_registered_model_alias("tevad-rendered", "champion", "1")
     try:
-        assert default_model(site.tracking) == "models:/tevad-tiny@champion"
+        assert default_model(site.tracking) == "models:/tevad-rendered@champion"
     finally:
-        client.delete_registered_model_alias("tevad-tiny", "champion")
+        client.delete_registered_model_alias("tevad-rendered", "champion")
 
 
 def test_with_several_models_the_user_must_choose(empty_mlflow: Path, tmp_path: Path) -> None:
@@ -178,9 +150,9 @@ def test_with_several_models_the_user_must_choose(empty_mlflow: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("uri", "reason"),
     [
-        ("tevad-tiny", "give models:/NAME@ALIAS or models:/NAME/VERSION"),
-        ("models:/tevad-tiny@nobody", "nobody"),
-        ("models:/tevad-tiny/99", "99"),
+        ("tevad-rendered", "give models:/NAME@ALIAS or models:/NAME/VERSION"),
+        ("models:/tevad-rendered@nobody", "nobody"),
+        ("models:/tevad-rendered/99", "99"),
         ("models:/other@champion", "other"),
     ],
 )
@@ -193,8 +165,8 @@ def test_a_model_that_is_not_there_is_named(
 
 def test_a_version_can_be_named(site: Site, tmp_path: Path) -> None:
     clip = site.videos / "test_000.mp4"
-    report = site.score(clip, out=tmp_path, model_uri="models:/tevad-tiny/1")
-    assert report.model == "models:/tevad-tiny/1"
+    report = site.score(clip, out=tmp_path, model_uri="models:/tevad-rendered/1")
+    assert report.model == "models:/tevad-rendered/1"
 
 
 def test_a_folder_means_its_videos_each_once(tmp_path: Path) -> None:

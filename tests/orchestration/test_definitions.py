@@ -1,27 +1,26 @@
 """The definitions as a contract: what people, schedules and dashboards rely on by name."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 import pytest
-from projects import TrainedProject
 
+from assets.partitions import DATASETS
 from assets.workspace.face import RESOURCE
-from assets.workspace.project import STAGES, Dataset, Project
-from assets.workspace.tracking import Tracking
+from assets.workspace.project import STAGES, Project
 from orchestration.build import ASSETS, SPECS, build_defs
 from orchestration.jobs import CHAIN
+from orchestration.resources import ProjectResource
 
 ASSET_GRAPH = {
     "raw_videos": ("data", set()),
     "snippet_features": ("features", {"raw_videos"}),
     "captions": ("features", {"raw_videos"}),
     "caption_embeddings": ("features", {"captions"}),
-    "tevad_model": ("model", {"raw_videos", "snippet_features", "caption_embeddings"}),
+    "tevad_model": (
+        "model",
+        {"raw_videos", "snippet_features", "captions", "caption_embeddings"},
+    ),
     "evaluation_metrics": (
         "model",
         {"raw_videos", "snippet_features", "captions", "caption_embeddings", "tevad_model"},
@@ -29,3 +28,127 @@ ASSET_GRAPH = {
     "registered_model": ("model", {"tevad_model", "evaluation_metrics"}),
 }
 """By asset: its group and what it is made from."""
+
+BLOCKING = {
+    "raw_videos": {
+        "both_labels_in_each_split",
+        "few_videos_are_quarantined",
+        "videos_are_accounted_for",
+    },
+    "snippet_features": {
+        "a_result_for_every_snippet",
+        "features_are_finite",
+        "one_encoder_made_all",
+        "one_shape",
+    },
+    "captions": {"a_result_for_every_snippet", "no_caption_is_empty", "one_encoder_made_all"},
+    "caption_embeddings": {
+        "a_result_for_every_snippet",
+        "embeddings_are_finite",
+        "equal_captions_have_equal_embeddings",
+        "one_encoder_made_all",
+        "one_shape",
+    },
+    "tevad_model": {"losses_are_finite", "training_scores_in_range"},
+    "evaluation_metrics": {
+        "better_than_chance",
+        "every_test_frame_is_scored",
+        "scores_in_range",
+    },
+}
+"""By asset: the checks that stop what is behind it."""
+
+WARNING = {
+    "raw_videos": {"no_video_is_quarantined", "nothing_strange_in_the_source"},
+    "snippet_features": {"feature_norms_in_range", "few_dead_dimensions"},
+    "captions": {"captions_differ", "captions_have_a_vocabulary"},
+    "caption_embeddings": {"embedding_norms_in_range"},
+    "tevad_model": {"validation_better_than_chance"},
+}
+"""By asset: the checks that only say what a person should look at."""
+
+JOBS = {
+    "features": {"raw_videos", "snippet_features", "captions", "caption_embeddings"},
+    "train": {"tevad_model", "evaluation_metrics", "registered_model"},
+    "everything": set(ASSET_GRAPH),
+}
+SENSORS = {"dvc_versions": dg.DefaultSensorStatus.RUNNING}
+
+
+@pytest.fixture
+def defs(project_root: Path) -> dg.Definitions:
+    return build_defs(Project.at(project_root))
+
+
+def checks(defs: dg.Definitions, *, blocking: bool) -> dict[str, set[str]]:
+    """Names of the checks by asset."""
+    found: dict[str, set[str]] = {}
+    for definition in defs.asset_checks or ():
+        assert isinstance(definition, dg.AssetChecksDefinition)
+        for spec in definition.check_specs:
+            if spec.blocking == blocking:
+                found.setdefault(spec.asset_key.to_user_string(), set()).add(spec.name)
+    return found
+
+
+def test_the_asset_graph() -> None:
+    found = {
+        spec.key.to_user_string(): (
+            spec.group_name,
+            {dep.asset_key.to_user_string() for dep in spec.deps},
+        )
+        for spec in SPECS
+    }
+    assert found == ASSET_GRAPH
+
+
+def test_every_asset_is_of_a_dataset_and_says_what_it_is() -> None:
+    for asset in ASSETS:
+        spec = asset.get_asset_spec()
+        assert spec.partitions_def == DATASETS
+        assert spec.code_version
+        assert spec.description
+        assert "python" in spec.kinds
+
+
+def test_the_checks(defs: dg.Definitions) -> None:
+    assert checks(defs, blocking=True) == BLOCKING
+    assert checks(defs, blocking=False) == WARNING
+
+
+def test_the_jobs(defs: dg.Definitions) -> None:
+    found = {}
+    for job in defs.jobs or ():
+        layer = defs.resolve_job_def(job.name).asset_layer
+        found[job.name] = {key.to_user_string() for key in layer.selected_asset_keys}
+    assert found == JOBS
+
+
+def test_a_job_checks_what_it_makes(defs: dg.Definitions) -> None:
+    for name, assets in JOBS.items():
+        graph = defs.resolve_job_def(name).asset_layer.asset_graph
+        checked = {key.asset_key.to_user_string() for key in graph.asset_check_keys}
+        assert checked == assets & set(BLOCKING)
+
+
+def test_the_sensors(defs: dg.Definitions) -> None:
+    assert {sensor.name: sensor.default_status for sensor in defs.sensors or ()} == SENSORS
+
+
+def test_the_chain_is_in_order_and_has_a_folder_a_stage() -> None:
+    assert (*STAGES, "registered_model") == CHAIN
+    for index, name in enumerate(CHAIN):
+        assert ASSET_GRAPH[name][1] <= set(CHAIN[:index])
+
+
+def test_everything_resolves(defs: dg.Definitions) -> None:
+    dg.Definitions.validate_loadable(defs)
+
+
+def test_a_resource_can_be_put_in_the_place_of_the_projects_own(
+    defs: dg.Definitions, project_root: Path, tmp_path: Path
+) -> None:
+    assert defs.resources == {RESOURCE: ProjectResource(root=str(project_root))}
+    other = ProjectResource(root=str(tmp_path))
+    built = build_defs(Project.at(project_root), resource_overrides={RESOURCE: other})
+    assert built.resources == {RESOURCE: other}
