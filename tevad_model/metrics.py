@@ -431,39 +431,3 @@ def summarize(values: Sequence[float]) -> Summary:
     array = np.asarray(values, dtype=np.float64)
     std = float(array.std(ddof=1)) if len(array) > 1 else 0.0
     return Summary(float(array.mean()), std, len(array))
-
-
-@dataclass(frozen=True)
-class SelectionFigures:
-    """One seed's figure on the test split under the three ways to choose a checkpoint."""
-
-    seed: int
-    last: float
-    validation_picked: float
-    best_on_test: float
-
-
-@dataclass(frozen=True)
-class SelectionTable:
-    """How much picking the checkpoint on test would have flattered us.
-
-    Attributes:
-        last, validation_picked, best_on_test: over seeds. The last is for comparison with papers
-            that pick on test; it is no estimate of anything.
-        flattery: best-on-test minus validation-picked, seed by seed.
-    """
-
-    last: Summary
-    validation_picked: Summary
-    best_on_test: Summary
-    flattery: Summary
-
-
-def selection_table(rows: Sequence[SelectionFigures]) -> SelectionTable:
-    """Summarise the three criteria over seeds."""
-    return SelectionTable(
-        last=summarize([row.last for row in rows]),
-        validation_picked=summarize([row.validation_picked for row in rows]),
-        best_on_test=summarize([row.best_on_test for row in rows]),
-        flattery=summarize([row.best_on_test - row.validation_picked for row in rows]),
-    )

@@ -12,13 +12,11 @@ from tevad_model.errors import InputError, MismatchError
 from tevad_model.metrics import (
     FRAME_FIGURES,
     GroundTruth,
-    SelectionFigures,
     bootstrap_frame_auc,
     evaluate,
     match_events,
     per_class_auc,
     reliability_bins,
-    selection_table,
     summarize,
     temporal_iou,
 )
@@ -236,13 +234,3 @@ def test_summary_over_seeds() -> None:
     summary = summarize([0.8, 0.9, 1.0])
     assert (summary.mean, summary.std, summary.seeds) == (pytest.approx(0.9), pytest.approx(0.1), 3)
     assert summarize([0.7]).std == 0.0
-
-
-def test_selection_table_says_how_much_test_flatters() -> None:
-    rows = [SelectionFigures(0, 0.80, 0.82, 0.90), SelectionFigures(1, 0.84, 0.86, 0.90)]
-    table = selection_table(rows)
-    assert table.last.mean == pytest.approx(0.82)
-    assert table.validation_picked.mean == pytest.approx(0.84)
-    assert table.best_on_test.mean == pytest.approx(0.90)
-    assert table.flattery.mean == pytest.approx(0.06)
-    assert table.flattery.std == pytest.approx(np.std([0.08, 0.04], ddof=1))
