@@ -104,7 +104,7 @@ def start(project: Project, wanted: Sequence[Server]) -> list[subprocess.Popen[b
 
 
 def stop(running: Sequence[subprocess.Popen[bytes]]) -> None:
-    """Stop servers and what they started."""
+    """Stop servers and what they started; afterwards none of it runs."""
     for process in running:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
@@ -114,9 +114,18 @@ def stop(running: Sequence[subprocess.Popen[bytes]]) -> None:
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-        # Dagster leaves its code servers to notice by themselves, which takes them most of a minute.
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
+        _end_group(process.pid)
+
+
+def _end_group(leader: int) -> None:
+    """End what a server started and left running: Dagster's webserver and code servers go later."""
+    deadline = time.monotonic() + _STOP_SECONDS
+    with suppress(ProcessLookupError):  # raised as soon as nobody is left
+        os.killpg(leader, signal.SIGTERM)
+        while time.monotonic() < deadline:
+            os.killpg(leader, 0)
+            time.sleep(0.05)
+        os.killpg(leader, signal.SIGKILL)
 
 
 def _refuse_if_taken(server: Server) -> None:
