@@ -57,6 +57,7 @@ from assets.workspace.project import Dataset
 from assets.workspace.stage import StageReport
 from assets.workspace.tracking import DATA_TAG, Tracking
 from tevad_model import timeline
+from tevad_model.atomic import replacing
 from tevad_model.errors import InputError
 from tevad_model.timeline import FloatArray
 
@@ -320,7 +321,7 @@ def _write_scores(path: Path, test: _TestSplit, scores: Mapping[str, "SnippetSco
                     "caption": captions[snippet] if captions else "",
                 }
             )
-    with files.replacing(path) as temporary:
+    with replacing(path) as temporary:
         pq.write_table(pa.Table.from_pylist(table), temporary, compression="zstd")
 
 

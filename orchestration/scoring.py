@@ -226,8 +226,7 @@ class _Writer:
         picture = self._out / f"{name}.png"
         _write_frames(frames, scored)
         _write_snippets(snippets, scored)
-        with files.replacing(picture) as temporary:
-            temporary.write_bytes(_timeline(name, video, scored, self._threshold))
+        files.write_bytes(picture, _timeline(name, video, scored, self._threshold))
         if not self._as_json:
             return frames, snippets, picture
         whole = self._out / f"{name}.json"

@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from tevad_model import __version__
+from tevad_model.atomic import replacing
 from tevad_model.config import TrainingParams
 from tevad_model.errors import InputError, MismatchError
 from tevad_model.fingerprint import Fingerprint
@@ -89,12 +90,11 @@ def save(model: Model, folder: Path) -> None:
     weights = {
         name: tensor.cpu().contiguous() for name, tensor in model.network.state_dict().items()
     }
-    partial = folder / f"{WEIGHTS_FILE}.partial"
-    save_file(weights, partial)
-    partial.replace(folder / WEIGHTS_FILE)
-    partial = folder / f"{CARD_FILE}.partial"
-    partial.write_text(json.dumps(_card(model), indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    partial.replace(folder / CARD_FILE)
+    with replacing(folder / WEIGHTS_FILE) as temporary:
+        save_file(weights, temporary)
+    card = json.dumps(_card(model), indent=2, sort_keys=True)
+    with replacing(folder / CARD_FILE) as temporary:
+        temporary.write_text(card + "\n", encoding="utf-8")
 
 
 def load(folder: Path, device: torch.device | str = "cpu") -> Model:

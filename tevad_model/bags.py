@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tevad_model.atomic import replacing
 from tevad_model.config import Modality
 from tevad_model.errors import InputError, MismatchError, VideoError
 from tevad_model.timeline import segment_bounds
@@ -301,9 +302,8 @@ def _write_bags(
     for array in arrays.values():
         array.flush()
     index = {"format": BAGS_FORMAT, "videos": [example.video for example in examples]}
-    partial = folder / "bags.json.partial"
-    partial.write_text(json.dumps(index), encoding="utf-8")
-    partial.replace(folder / "bags.json")
+    with replacing(folder / "bags.json") as temporary:
+        temporary.write_text(json.dumps(index), encoding="utf-8")
 
 
 def _bag(array: FloatFeatures, segments: int) -> npt.NDArray[np.float32]:

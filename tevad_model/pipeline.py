@@ -25,6 +25,7 @@ import numpy.typing as npt
 
 from tevad_model import artifact, encoders, scoring, timeline, video
 from tevad_model.artifact import Model
+from tevad_model.atomic import replacing
 from tevad_model.config import Modality
 from tevad_model.encoders.base import (
     CaptionEncoder,
@@ -255,9 +256,9 @@ def write(
         "max_side": max_side,
         "encoders": {kind: card.to_json() for kind, card in cards.items()},
     }
-    partial_file = folder / f"{PIPELINE_FILE}.partial"
-    partial_file.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    partial_file.replace(folder / PIPELINE_FILE)
+    with replacing(folder / PIPELINE_FILE) as temporary:
+        text = json.dumps(content, indent=2, sort_keys=True)
+        temporary.write_text(text + "\n", encoding="utf-8")
 
 
 def _read(path: Path) -> tuple[dict[str, EncoderCard], int | None]:

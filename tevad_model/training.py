@@ -28,6 +28,7 @@ from torch import Tensor
 
 from tevad_model import __version__
 from tevad_model.artifact import Model
+from tevad_model.atomic import replacing
 from tevad_model.bags import (
     Bags,
     BoolArray,
@@ -516,10 +517,9 @@ class _Run:
             "history": [asdict(row) for row in self.history],
             "predictions": {step: scores.tolist() for step, scores in self.predictions.items()},
         }
-        partial = self.file.with_suffix(".partial")
         contiguous = {name: value.cpu().contiguous().clone() for name, value in tensors.items()}
-        save_file(contiguous, partial, metadata={"state": json.dumps(state)})
-        partial.replace(self.file)
+        with replacing(self.file) as temporary:
+            save_file(contiguous, temporary, metadata={"state": json.dumps(state)})
 
     def _restore(self) -> None:
         with safe_open(self.file, framework="pt", device=str(self.device)) as file:

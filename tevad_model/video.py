@@ -7,7 +7,6 @@ a whole, sound video. What the pictures mean is not: snippets and seconds are
 
 from __future__ import annotations
 
-import os
 import re
 import threading
 from collections import deque
@@ -25,6 +24,7 @@ import numpy as np
 from av.stream import Disposition
 
 from tevad_model import timeline
+from tevad_model.atomic import replacing
 from tevad_model.dataset import PICTURE_SUFFIXES
 from tevad_model.errors import InputError, VideoError
 
@@ -114,7 +114,7 @@ def encode(path: Path, frames: Iterable[Frame], fps: float, *, crf: int = 18) ->
     repeating its last column or row.
 
     Args:
-        path: the file to write; its folder must exist.
+        path: the file to write.
         frames: RGB pictures of shape (height, width, 3), uint8, all of one size.
         fps: frames a second.
         crf: H.264 constant rate factor, 0 (lossless) to 51.
@@ -127,7 +127,7 @@ def encode(path: Path, frames: Iterable[Frame], fps: float, *, crf: int = 18) ->
     if first is None:
         raise InputError(f"{path}: no pictures to encode; give at least one")
     rate = Fraction(fps).limit_denominator(1001)  # 1001 is the denominator of the NTSC rates
-    with _replacing(path) as part, av.open(f"file:{part}", "w", format="mp4") as container:
+    with replacing(path) as part, av.open(f"file:{part}", "w", format="mp4") as container:
         # One thread: the bytes must not depend on the machine's cores. And no macroblock tree: with
         # it about one encode in thirty of the same pictures came out differently.
         options = {"crf": str(crf), "preset": "veryfast", "x264-params": "mbtree=0"}
@@ -453,14 +453,3 @@ def _read_picture(path: Path) -> Frame:
     if picture is None:
         raise VideoError(f"{path}: not a readable picture; {_REPAIR}")
     return np.asarray(picture, dtype=np.uint8)
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside a file, which takes the file's place if all goes well."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield part
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

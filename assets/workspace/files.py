@@ -1,7 +1,6 @@
-"""Writing files so that nothing half-written is ever taken for a result, and reading them back.
+"""The formats of the stages' files, each written whole or not at all, and reading them back.
 
-A file is written under a temporary name in its own folder and renamed when whole. The formats of
-the stages' per-video results are here: features and embeddings as safetensors, captions as JSON
+Text and JSON, and the stages' per-video results: features and embeddings as safetensors, captions as JSON
 lines. Each result says in itself what it was made from, so a stage that was killed before it wrote
 its manifest loses nothing.
 """
@@ -9,8 +8,6 @@ its manifest loses nothing.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,25 +16,11 @@ from typing import Any, TextIO
 import numpy as np
 import numpy.typing as npt
 
-TEMPORARY_PREFIX = ".partial-"
+from tevad_model.atomic import TEMPORARY_PREFIX, replacing
+
 _HEADER = "header"
 
 Array = npt.NDArray[Any]
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path that becomes ``path`` when the block ends well, and is removed otherwise."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from assets.workspace.files import replacing
+from tevad_model.atomic import replacing
 from tevad_model.errors import InputError
 
 FILE_NAME = "manifest.parquet"

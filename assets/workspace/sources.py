@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
-from assets.workspace.files import replacing
+from tevad_model.atomic import replacing
 from tevad_model.errors import InputError, SourceUnreachableError, VideoError
 
 

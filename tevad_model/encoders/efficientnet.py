@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-import tempfile
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -30,6 +29,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
+from tevad_model.atomic import replacing
 from tevad_model.encoders.base import Features, Frame
 from tevad_model.errors import InputError, VideoError
 from tevad_model.fingerprint import Fingerprint, sha256_file
@@ -317,23 +317,13 @@ def exported_network(cache: Path) -> bytes:
             return content
         path.unlink(missing_ok=True)
     content = _export()
-    _write_atomically(cache / _cache_name(stem, content), content)
+    with replacing(cache / _cache_name(stem, content)) as temporary:
+        temporary.write_bytes(content)
     return content
 
 
 def _cache_name(stem: str, content: bytes) -> str:
     return f"{stem}-{hashlib.sha256(content).hexdigest()[:12]}.onnx"
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".export-", delete=False) as file:
-        part = Path(file.name)
-        try:
-            file.write(content)
-            file.flush()
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
 
 
 def network() -> torch.nn.Module:
