@@ -11,9 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from assets.captions import caption_path, load_captions, read_caption_manifest
-from assets.partitions import DATASETS
 from assets.workspace import files
-from assets.workspace.face import OWNERS, RESOURCE, RETRY, committed, dataset_of, explained
+from assets.workspace.face import committed, dataset_of, explained, stage_asset
 from assets.workspace.manifest import Manifest, StageRow, read_manifest
 from assets.workspace.project import Dataset
 from assets.workspace.stage import ARRAY, Item, StageReport, read_encoder_card, run_per_video
@@ -77,11 +76,7 @@ def load_embeddings(dataset: Dataset, video: str) -> files.Array:
     return files.read_array(dataset.stage(STAGE) / f"{video}{ARRAY.suffix}", ARRAY_NAME)
 
 
-@dg.asset(
-    partitions_def=DATASETS,
-    required_resource_keys={RESOURCE},
-    owners=OWNERS,
-    retry_policy=RETRY,
+@stage_asset(
     deps=["captions"],
     code_version=CODE_VERSION,
     group_name="features",

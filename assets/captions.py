@@ -10,19 +10,16 @@ from typing import Any
 
 import dagster as dg
 
-from assets.partitions import DATASETS
 from assets.raw_videos import frame_of, read_raw_videos, video_path
 from assets.snippet_features import items_of
 from assets.workspace import files
 from assets.workspace.face import (
-    OWNERS,
-    RESOURCE,
-    RETRY,
     committed,
     dataset_of,
     explained,
     markdown_table,
     picture,
+    stage_asset,
 )
 from assets.workspace.manifest import FILE_NAME as MANIFEST
 from assets.workspace.manifest import Manifest, StageRow, read_manifest
@@ -116,11 +113,7 @@ def _line(snippet: int, caption: str, frames: int) -> dict[str, object]:
     return {"snippet": snippet, "start_frame": start, "end_frame": end, "caption": caption}
 
 
-@dg.asset(
-    partitions_def=DATASETS,
-    required_resource_keys={RESOURCE},
-    owners=OWNERS,
-    retry_policy=RETRY,
+@stage_asset(
     deps=["raw_videos"],
     code_version=CODE_VERSION,
     group_name="features",

@@ -10,11 +10,9 @@ The only stage that reads ``events.csv``. What it writes::
 How figures are computed is :mod:`tevad_model.metrics`'s business.
 """
 
-import csv
-import logging
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +21,6 @@ import dagster as dg
 import numpy as np
 
 from assets.captions import has_captions, load_captions
-from assets.partitions import DATASETS
 from assets.raw_videos import read_events
 from assets.tevad_model import (
     CHECKPOINT_SCORES,
@@ -43,14 +40,12 @@ from assets.tevad_model import (
 )
 from assets.workspace import files, versions
 from assets.workspace.face import (
-    OWNERS,
-    RESOURCE,
-    RETRY,
     access,
     committed,
     dataset_of,
     explained,
     markdown_table,
+    stage_asset,
 )
 from assets.workspace.manifest import RawVideoRow
 from assets.workspace.project import Dataset
@@ -66,8 +61,6 @@ if TYPE_CHECKING:
     from tevad_model.figures import ScoredVideo
     from tevad_model.metrics import Evaluation, GroundTruth
     from tevad_model.scoring import SnippetScores
-
-logger = logging.getLogger("tevad")
 
 STAGE = "evaluation_metrics"
 CODE_VERSION = "1"
@@ -122,8 +115,7 @@ def _evaluate(dataset: Dataset, tracking: Tracking) -> StageReport:
             for name, reason in sorted(served.picks["picked"].undefined.items())
         ),
     )
-    report.write(dataset)
-    logger.info("%s", report)
+    report.publish(dataset)
     return report
 
 
@@ -335,14 +327,14 @@ def _write_plots(test: _TestSplit, served: _SeedFigures) -> None:
     curves = frame_curves(frames, test.truth)
     roc = zip(*curves.roc, strict=True) if curves else ()
     precision_recall = zip(*curves.precision_recall, strict=True) if curves else ()
-    _write_csv(folder / "roc.csv", ("false_positive_rate", "true_positive_rate"), roc)
-    _write_csv(folder / "precision_recall.csv", ("recall", "precision"), precision_recall)
+    files.write_csv(folder / "roc.csv", ("false_positive_rate", "true_positive_rate"), roc)
+    files.write_csv(folder / "precision_recall.csv", ("recall", "precision"), precision_recall)
     losses: dict[int, list[float]] = defaultdict(list)
     for seed in trained_seeds(dataset):
         for row in read_history(dataset, seed)["rows"]:
             losses[row["step"]].append(row["losses"]["loss"])
     means = ((step, float(np.mean(found))) for step, found in sorted(losses.items()))
-    _write_csv(folder / "training.csv", ("step", "loss"), means)
+    files.write_csv(folder / "training.csv", ("step", "loss"), means)
 
 
 def _draw(test: _TestSplit, served: _SeedFigures) -> None:
@@ -409,13 +401,6 @@ def _shown_videos(test: _TestSplit, served: _SeedFigures) -> list["ScoredVideo"]
     ]
 
 
-def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    with files.replace_text(path) as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
-
-
 def _log(dataset: Dataset, tracking: Tracking, figures: Mapping[str, float]) -> None:
     """Add the figures to the run of the models they are of."""
     run = find_training_run(dataset, tracking)
@@ -432,11 +417,7 @@ def _log(dataset: Dataset, tracking: Tracking, figures: Mapping[str, float]) -> 
             run.artifact(path, "figures")
 
 
-@dg.asset(
-    partitions_def=DATASETS,
-    required_resource_keys={RESOURCE},
-    owners=OWNERS,
-    retry_policy=RETRY,
+@stage_asset(
     deps=["raw_videos", "snippet_features", "captions", "caption_embeddings", "tevad_model"],
     code_version=CODE_VERSION,
     group_name="model",

@@ -4,7 +4,6 @@ Fetches each listed video from the source, hashes it, decodes it once to learn w
 and writes the manifest every later stage reads. Nothing of a video's content is judged here.
 """
 
-import logging
 import shutil
 import time
 from collections import Counter, defaultdict
@@ -16,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from assets.partitions import DATASETS
 from assets.workspace import files, listing
-from assets.workspace.face import OWNERS, RESOURCE, RETRY, committed, dataset_of, explained, picture
+from assets.workspace.face import committed, dataset_of, explained, picture, stage_asset
 from assets.workspace.listing import Listing
 from assets.workspace.manifest import Manifest, RawVideoRow, read_manifest
 from assets.workspace.project import Dataset
@@ -30,8 +28,6 @@ from tevad_model.fingerprint import sha256_file
 
 if TYPE_CHECKING:
     from tevad_model.encoders.base import Frame
-
-logger = logging.getLogger("tevad")
 
 STAGE = "raw_videos"
 CODE_VERSION = "1"
@@ -78,8 +74,7 @@ def _ingest(dataset: Dataset) -> StageReport:
         video_seconds=intake.seconds,
         warnings=_warnings(listed),
     )
-    report.write(dataset)
-    logger.info("%s", report)
+    report.publish(dataset)
     return report
 
 
@@ -367,16 +362,12 @@ def _write(dataset: Dataset, manifest: Manifest[RawVideoRow], listed: Listing) -
     if listed.events is None:
         (folder / EVENTS).unlink(missing_ok=True)
     else:
-        with files.replace_text(folder / EVENTS) as file:
-            file.write(format_events(e for e in listed.events if e.video in usable))
+        sound = (event for event in listed.events if event.video in usable)
+        files.write_text(folder / EVENTS, format_events(sound))
     manifest.write(folder, RawVideoRow)
 
 
-@dg.asset(
-    partitions_def=DATASETS,
-    required_resource_keys={RESOURCE},
-    owners=OWNERS,
-    retry_policy=RETRY,
+@stage_asset(
     code_version=CODE_VERSION,
     group_name="data",
     kinds={"python", "dvc", "s3"},

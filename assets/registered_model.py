@@ -10,7 +10,6 @@ is not opened again, and neither the tracking URI nor ``sys.path`` changes for a
 """
 
 import json
-import logging
 import tempfile
 import time
 from collections.abc import Iterator
@@ -23,13 +22,12 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from assets.captions import has_captions
-from assets.partitions import DATASETS
 from assets.tevad_model import ENCODERS, find_training_run, picked_folder, run_link, served_seed
 from assets.workspace import files
-from assets.workspace.face import OWNERS, RESOURCE, RETRY, access, dataset_of, explained
+from assets.workspace.face import access, dataset_of, explained, stage_asset
 from assets.workspace.project import Dataset
 from assets.workspace.stage import StageReport, read_encoder_card
-from assets.workspace.tracking import DATA_TAG, Tracking
+from assets.workspace.tracking import CHALLENGER, DATA_TAG, Tracking, registered_name
 from tevad_model.encoders.card import EncoderCard
 from tevad_model.errors import InputError
 
@@ -39,14 +37,9 @@ if TYPE_CHECKING:
     from mlflow.entities import LoggedModel, Run
     from mlflow.models import ModelSignature
 
-logger = logging.getLogger("tevad")
-
 STAGE = "registered_model"
 CODE_VERSION = "1"
 """Changes when the same models would be registered otherwise."""
-
-CHALLENGER = "challenger"
-"""The alias of the version that is proposed; ``champion`` is the one that is served."""
 
 MODEL_CODE = "tevad_pyfunc.py"
 """The model as code, in the project's folder ``mlflow``."""
@@ -103,11 +96,6 @@ class Registration:
         return f"models:/{self.name}/{self.version}"
 
 
-def registered_name(dataset: Dataset) -> str:
-    """The name of a dataset's registered model."""
-    return f"tevad-{dataset.name}"
-
-
 def register_model(dataset: Dataset, tracking: Tracking) -> Registration:
     """Register the dataset's served model as challenger, or find its version if it has one.
 
@@ -125,7 +113,7 @@ def register_model(dataset: Dataset, tracking: Tracking) -> Registration:
     """
     started = time.perf_counter()
     run = _training_run(dataset, tracking)
-    client, name = tracking.client, registered_name(dataset)
+    client, name = tracking.client, registered_name(dataset.name)
     tags = _version_tags(dataset, run)
     version = _find_version(client, name, tags[_MODEL_TAG])
     is_new = version is None
@@ -144,8 +132,7 @@ def register_model(dataset: Dataset, tracking: Tracking) -> Registration:
         quarantined={},
         seconds=time.perf_counter() - started,
     )
-    report.write(dataset)
-    logger.info("%s: %s version %s", report, name, version)
+    report.publish(dataset, f"{name} version {version}")
     return Registration(name, version, CHALLENGER, run.info.run_id, is_new)
 
 
@@ -244,7 +231,7 @@ def _log_model(dataset: Dataset, client: "MlflowClient", run: "Run") -> "LoggedM
 def _logged_model(dataset: Dataset, client: "MlflowClient", run: "Run") -> "Iterator[LoggedModel]":
     """A model of the run to be filled: READY if the block ends well, else FAILED."""
     model = client.create_logged_model(
-        run.info.experiment_id, name=registered_name(dataset), source_run_id=run.info.run_id
+        run.info.experiment_id, name=registered_name(dataset.name), source_run_id=run.info.run_id
     )
     ready = False
     try:
@@ -329,11 +316,7 @@ def _input_example() -> "pd.DataFrame":
     return pd.DataFrame({"video": [f"example:{_CLIP}"]})
 
 
-@dg.asset(
-    partitions_def=DATASETS,
-    required_resource_keys={RESOURCE},
-    owners=OWNERS,
-    retry_policy=RETRY,
+@stage_asset(
     deps=["tevad_model", "evaluation_metrics"],
     code_version=CODE_VERSION,
     group_name="model",

@@ -10,10 +10,9 @@ from typing import Any
 import dagster as dg
 import numpy as np
 
-from assets.partitions import DATASETS
 from assets.raw_videos import read_raw_videos, video_path
 from assets.workspace import files
-from assets.workspace.face import OWNERS, RESOURCE, RETRY, committed, dataset_of, explained, picture
+from assets.workspace.face import committed, dataset_of, explained, picture, stage_asset
 from assets.workspace.manifest import Manifest, RawVideoRow, StageRow, read_manifest
 from assets.workspace.project import Dataset
 from assets.workspace.stage import ARRAY, Item, StageReport, read_encoder_card, run_per_video
@@ -107,11 +106,7 @@ def load_features(dataset: Dataset, video: str) -> files.Array:
     return files.read_array(dataset.stage(STAGE) / f"{video}{ARRAY.suffix}", ARRAY_NAME)
 
 
-@dg.asset(
-    partitions_def=DATASETS,
-    required_resource_keys={RESOURCE},
-    owners=OWNERS,
-    retry_policy=RETRY,
+@stage_asset(
     deps=["raw_videos"],
     code_version=CODE_VERSION,
     group_name="features",

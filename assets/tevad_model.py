@@ -13,7 +13,6 @@ Training itself is :mod:`tevad_model.training`'s.
 
 import hashlib
 import json
-import logging
 import shutil
 import time
 from collections.abc import Iterable, Iterator
@@ -27,20 +26,10 @@ import dagster as dg
 import numpy as np
 
 from assets.caption_embeddings import load_embeddings, read_caption_embeddings
-from assets.partitions import DATASETS
 from assets.raw_videos import read_raw_videos
 from assets.snippet_features import load_features, read_snippet_features
 from assets.workspace import files, versions
-from assets.workspace.face import (
-    OWNERS,
-    RESOURCE,
-    RETRY,
-    access,
-    committed,
-    dataset_of,
-    explained,
-    picture,
-)
+from assets.workspace.face import access, committed, dataset_of, explained, picture, stage_asset
 from assets.workspace.manifest import RawVideoRow, StageRow
 from assets.workspace.project import Dataset
 from assets.workspace.stage import StageReport, read_encoder_card
@@ -52,8 +41,6 @@ from tevad_model.timeline import snippet_count
 if TYPE_CHECKING:
     from tevad_model.bags import VideoFeatures
     from tevad_model.training import StepReport, TrainingResult
-
-logger = logging.getLogger("tevad")
 
 STAGE = "tevad_model"
 CODE_VERSION = "1"
@@ -177,8 +164,7 @@ def _train(dataset: Dataset, tracking: Tracking, tags: dict[str, str]) -> StageR
         quarantined={},
         seconds=time.perf_counter() - started,
     )
-    report.write(dataset)
-    logger.info("%s", report)
+    report.publish(dataset)
     return report
 
 
@@ -458,11 +444,7 @@ def pictures_of(dataset: Dataset, names: Iterable[str]) -> dict[str, dg.Markdown
     }
 
 
-@dg.asset(
-    partitions_def=DATASETS,
-    required_resource_keys={RESOURCE},
-    owners=OWNERS,
-    retry_policy=RETRY,
+@stage_asset(
     deps=["raw_videos", "snippet_features", "captions", "caption_embeddings"],
     code_version=CODE_VERSION,
     group_name="model",

@@ -26,7 +26,7 @@ from assets.snippet_features import extract_snippet_features
 from assets.tevad_model import picked_folder, read_inputs, served_seed
 from assets.workspace import files, listing, versions
 from assets.workspace.params import DatasetParams
-from assets.workspace.project import STAGES, Dataset, Project
+from assets.workspace.project import CHAIN, STAGES, Dataset, Project
 from benchmarks import encoder
 from benchmarks.project import ped2, temporary_project
 from orchestration.datasets import add_dataset
@@ -42,10 +42,7 @@ def measure() -> dict[str, float]:
     with temporary_project() as project:
         dataset = add_dataset(project, "ped2", DatasetParams(source=str(ped2()), preset="ped2"))
         wall = _tevad_run(project, "ped2")
-        reports = {
-            stage: files.read_json(dataset.reports / f"{stage}.json")
-            for stage in (*STAGES, "registered_model")
-        }
+        reports = {stage: files.read_json(dataset.reports / f"{stage}.json") for stage in CHAIN}
         frames = sum(row.frames for row in read_raw_videos(dataset).usable)
         seconds = sum(reports[stage]["seconds"] for stage in STAGES[:4]) + _score_all(dataset)
         metrics = files.read_json(dataset.folder / "metrics.json")

@@ -2,16 +2,7 @@
 
 import dagster as dg
 
-CHAIN = (
-    "raw_videos",
-    "snippet_features",
-    "captions",
-    "caption_embeddings",
-    "tevad_model",
-    "evaluation_metrics",
-    "registered_model",
-)
-"""The chain, upstream first."""
+from assets.workspace.project import CHAIN
 
 FEATURES = dg.define_asset_job(
     "features",

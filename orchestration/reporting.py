@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from assets.workspace import files
-from assets.workspace.project import STAGES, Dataset
+from assets.workspace.project import CHAIN, Dataset
+from assets.workspace.tracking import CHALLENGER, registered_name
 
 
 def summary(dataset: Dataset, model: str, seconds: float) -> str:
@@ -16,7 +17,7 @@ def summary(dataset: Dataset, model: str, seconds: float) -> str:
     """
     reports = {
         stage: files.read_json(path)
-        for stage in (*STAGES, "registered_model")
+        for stage in CHAIN
         if (path := dataset.reports / f"{stage}.json").is_file()
     }
     lines = [
@@ -55,7 +56,7 @@ def _figures(dataset: Dataset) -> dict[str, str]:
 
 
 def _next_steps(dataset: Dataset) -> list[str]:
-    alias = f"models:/tevad-{dataset.name}@challenger"
+    alias = f"models:/{registered_name(dataset.name)}@{CHALLENGER}"
     quarantine = dataset.reports / "raw_videos.json"
     return [
         "next:",

@@ -7,7 +7,6 @@ How a video is scored is :mod:`tevad_model.pipeline`'s.
 
 from __future__ import annotations
 
-import csv
 import logging
 import re
 import tempfile
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from assets.workspace import files
 from assets.workspace.stage import progress
-from assets.workspace.tracking import Tracking
+from assets.workspace.tracking import CHALLENGER, CHAMPION, MODEL_PREFIX, Tracking
 from tevad_model import timeline
 from tevad_model.dataset import VIDEO_SUFFIXES
 from tevad_model.errors import InputError, VideoError
@@ -32,11 +31,6 @@ if TYPE_CHECKING:
     from tevad_model.pipeline import Pipeline, VideoScores
 
 logger = logging.getLogger("tevad")
-
-PREFIX = "tevad-"
-"""Registered models of this project are named ``tevad-<dataset>``."""
-
-CHAMPION, CHALLENGER = "champion", "challenger"
 
 _URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
 _PICTURES = 4
@@ -156,7 +150,7 @@ def default_model(tracking: Tracking) -> str:
     """
     models = {
         model.name: model.aliases
-        for model in tracking.client.search_registered_models(f"name LIKE '{PREFIX}%'")
+        for model in tracking.client.search_registered_models(f"name LIKE '{MODEL_PREFIX}%'")
     }
     if len(models) != 1:
         listed = ", ".join(sorted(models)) or "none"
@@ -246,28 +240,26 @@ class _Writer:
 
 
 def _write_frames(path: Path, scored: VideoScores) -> None:
-    with files.replace_text(path) as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("frame", "time_s", "score"))
-        for frame, score in enumerate(scored.frame_scores.tolist()):
-            writer.writerow((frame, _time(timeline.seconds(frame, scored.fps)), _exact(score)))
+    rows = (
+        (frame, _time(timeline.seconds(frame, scored.fps)), _exact(score))
+        for frame, score in enumerate(scored.frame_scores.tolist())
+    )
+    files.write_csv(path, ("frame", "time_s", "score"), rows)
 
 
 def _write_snippets(path: Path, scored: VideoScores) -> None:
-    columns = ("snippet", "start_frame", "end_frame", "start_s", "end_s")
-    with files.replace_text(path) as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow((*columns, "score", "magnitude", "caption"))
-        for row in scored.snippets():
-            start_s, end_s = _seconds(row, scored.fps)
-            writer.writerow(
-                (
-                    *(row[column] for column in columns[:3]),
-                    *(_time(start_s), _time(end_s)),
-                    *(_exact(row["score"]), _exact(row["magnitude"])),
-                    row["caption"],
-                )
-            )
+    columns = ("snippet", "start_frame", "end_frame")
+    rows = (
+        (
+            *(row[column] for column in columns),
+            *map(_time, _seconds(row, scored.fps)),
+            *(_exact(row["score"]), _exact(row["magnitude"])),
+            row["caption"],
+        )
+        for row in scored.snippets()
+    )
+    header = (*columns, "start_s", "end_s", "score", "magnitude", "caption")
+    files.write_csv(path, header, rows)
 
 
 def _seconds(row: Mapping[str, Any], fps: float) -> tuple[float, float]:

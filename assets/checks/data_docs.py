@@ -121,12 +121,10 @@ def write_pages(reports: Path, stage: str, results: Mapping[str, Any]) -> dict[s
     pages = {name: site / stage / f"{name}.html" for name in results}
     for name, page in pages.items():
         files.write_json(page.with_suffix(".json"), results[name].to_json_dict())
-        with files.replace_text(page) as file:
-            file.write(_page(results[name]))
+        files.write_text(page, _page(results[name]))
     kept = set(pages.values()) | {page.with_suffix(".json") for page in pages.values()}
     files.remove_others(site / stage, kept)
-    with files.replace_text(site / INDEX) as file:
-        file.write(_index(site, reports.name))
+    files.write_text(site / INDEX, _index(site, reports.name))
     return pages
 
 

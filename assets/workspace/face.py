@@ -6,12 +6,13 @@ DVC, and returns what a person wants to see of it. Anything more belongs in the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
 import dagster as dg
 
+from assets.partitions import DATASETS
 from assets.workspace import versions
 from assets.workspace.project import Dataset, Project
 from assets.workspace.stage import StageReport
@@ -54,6 +55,22 @@ def access(context: dg.AssetExecutionContext) -> ProjectAccess:
 def dataset_of(context: dg.AssetExecutionContext) -> Dataset:
     """The dataset that is the run's partition."""
     return access(context).dataset(context.partition_key)
+
+
+def stage_asset(
+    *, code_version: str, group_name: str, kinds: set[str], deps: Sequence[str] = ()
+) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
+    """An asset of the chain: one partition a dataset, and the policies that hold for all of them."""
+    return dg.asset(
+        partitions_def=DATASETS,
+        required_resource_keys={RESOURCE},
+        owners=OWNERS,
+        retry_policy=RETRY,
+        deps=deps,
+        code_version=code_version,
+        group_name=group_name,
+        kinds=kinds,
+    )
 
 
 @contextmanager

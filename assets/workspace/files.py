@@ -7,8 +7,9 @@ its manifest loses nothing.
 
 from __future__ import annotations
 
+import csv
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
@@ -28,6 +29,20 @@ def replace_text(path: Path) -> Iterator[TextIO]:
     """Write a text file whole or not at all."""
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
         yield file
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text whole or not at all."""
+    with replace_text(path) as file:
+        file.write(text)
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a table whole or not at all."""
+    with replace_text(path) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -13,7 +13,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from assets.workspace.files import replace_text
+from assets.workspace.files import write_csv, write_text
 from assets.workspace.project import Dataset
 from assets.workspace.sources import Source, SourceFile, open_source, versions
 from tevad_model.dataset import (
@@ -71,10 +71,15 @@ def refresh(dataset: Dataset) -> None:
     listed = {row.path for row in rows}
     inside = {path for path in available if any(path.startswith(f"{row}/") for row in listed)}
     unlisted = unlisted_videos(rows, available.keys() - inside)
-    _write_files(dataset.source / FILES, [available[p] for p in sorted(listed) if p in available])
+    present = (available[path] for path in sorted(listed) if path in available)
+    write_csv(
+        dataset.source / FILES,
+        ("path", "bytes", "version"),
+        ((file.path, file.bytes, file.version) for file in present),
+    )
     _write_or_remove(dataset.source / EVENTS, texts.get(EVENTS, ""))
     _write_or_remove(dataset.source / UNLISTED, "".join(f"{path}\n" for path in unlisted))
-    _write(dataset.source / VIDEOS, texts[VIDEOS])
+    write_text(dataset.source / VIDEOS, texts[VIDEOS])
 
 
 def refresh_if_reachable(dataset: Dataset) -> None:
@@ -135,20 +140,8 @@ def _texts(source: Source, available: dict[str, SourceFile], address: str) -> di
     return texts
 
 
-def _write_files(path: Path, files: list[SourceFile]) -> None:
-    with replace_text(path) as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("path", "bytes", "version"))
-        writer.writerows((f.path, f.bytes, f.version) for f in files)
-
-
 def _write_or_remove(path: Path, text: str) -> None:
     if text:
-        _write(path, text)
+        write_text(path, text)
     else:
         path.unlink(missing_ok=True)
-
-
-def _write(path: Path, text: str) -> None:
-    with replace_text(path) as file:
-        file.write(text)

@@ -32,6 +32,9 @@ STAGES = (
 )
 """The stages that write a folder of data, upstream first."""
 
+CHAIN = (*STAGES, "registered_model")
+"""All of the chain."""
+
 
 @dataclass(frozen=True)
 class Project:

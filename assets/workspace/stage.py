@@ -60,10 +60,11 @@ class StageReport:
         spent = sum(self.video_seconds.values())
         return self.frames / spent if self.frames and spent else None
 
-    def write(self, dataset: Dataset) -> None:
-        """Keep the report beside those of the other stages."""
+    def publish(self, dataset: Dataset, outcome: str = "") -> None:
+        """Keep the report beside those of the other stages, and log it with what came of it."""
         data = asdict(self) | {"frames_per_second": self.frames_per_second}
         files.write_json(dataset.reports / f"{self.stage}.json", data)
+        logger.info("%s%s", self, f": {outcome}" if outcome else "")
 
     def __str__(self) -> str:
         speed = self.frames_per_second
@@ -169,8 +170,7 @@ def run_per_video(
         frames=sum(turn.item.frames for turn in due),
         video_seconds=video_seconds,
     )
-    report.write(dataset)
-    logger.info("%s", report)
+    report.publish(dataset)
     return report
 
 

@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 DATA_TAG = "tevad.data."
 """Prefix of the tags that hold data versions: ``tevad.data.<stage>`` = DVC md5."""
 
+CHAMPION, CHALLENGER = "champion", "challenger"
+"""The aliases of the version that is served and of the one that is proposed."""
+
+MODEL_PREFIX = "tevad-"
+
 LOCAL_PAGES = "http://127.0.0.1:5000"
 """Where `tevad up` shows a local store's runs."""
 
@@ -164,6 +169,11 @@ class RunLog:
     def artifact(self, path: Path, folder: str | None = None) -> None:
         """Keep a file with the run."""
         self.client.log_artifact(self.run_id, str(path), folder)
+
+
+def registered_name(dataset: str) -> str:
+    """The name of a dataset's registered model."""
+    return f"{MODEL_PREFIX}{dataset}"
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
