@@ -73,7 +73,7 @@ def read_caption_embeddings(dataset: Dataset) -> Manifest[StageRow]:
 
 def load_embeddings(dataset: Dataset, video: str) -> files.Array:
     """One video's caption embeddings, (snippets, dim) float32."""
-    return files.read_array(dataset.stage(STAGE) / f"{video}{ARRAY.suffix}", ARRAY_NAME)
+    return files.read_array(ARRAY.path(dataset.stage(STAGE), video), ARRAY_NAME)
 
 
 @stage_asset(

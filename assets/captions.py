@@ -5,13 +5,14 @@ Which captioner and with what options is in ``params.yaml``; how it works is in
 """
 
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
-from assets.raw_videos import frame_of, read_raw_videos, video_path
-from assets.snippet_features import items_of
+from assets.frames import run_on_frames
+from assets.raw_videos import frame_of, read_raw_videos
 from assets.workspace import files
 from assets.workspace.face import (
     committed,
@@ -22,12 +23,12 @@ from assets.workspace.face import (
     stage_asset,
 )
 from assets.workspace.manifest import FILE_NAME as MANIFEST
-from assets.workspace.manifest import Manifest, StageRow, read_manifest
+from assets.workspace.manifest import Manifest, RawVideoRow, StageRow, read_manifest
 from assets.workspace.project import Dataset
-from assets.workspace.stage import LINES, Item, StageReport, read_encoder_card, run_per_video
+from assets.workspace.stage import LINES, StageReport, read_encoder_card
 from tevad_model import timeline
-from tevad_model.encoders.card import EncoderCard, pixel_fingerprint
-from tevad_model.errors import InputError, VideoError
+from tevad_model.encoders.base import Frame
+from tevad_model.errors import InputError
 
 STAGE = "captions"
 _SHOWN = 10
@@ -42,42 +43,27 @@ def write_captions(dataset: Dataset) -> StageReport:
     Raises:
         InputError: if raw_videos has not run, or the captioner's parameters are wrong.
     """
-    from tevad_model import encoders, video
+    from tevad_model import encoders
 
-    params = dataset.params
-    captioner = encoders.build_caption(
-        params.captions.backend, params.captions.options, dataset.project.cache
-    )
-    raw = read_raw_videos(dataset)
-    rows = raw.by_video()
-    card = EncoderCard(
-        params.captions.backend,
-        params.captions.options,
-        pixel_fingerprint(captioner.fingerprint, params.video.max_side),
-    )
+    params = dataset.params.captions
+    captioner = encoders.build_caption(params.backend, params.options, dataset.project.cache)
 
-    def compute(item: Item, path: Path, header: dict[str, object]) -> None:
-        row = rows[item.video]
-        pictures = video.frames(video_path(dataset, row), max_side=params.video.max_side)
-        with video.prefetch(pictures) as stream:
-            captions = list(captioner.caption(stream, row.fps))
-        if len(captions) != item.snippets:
-            raise VideoError(
-                f"{item.video}: {len(captions)} captions where {item.snippets} are due"
-            )
+    def encode(frames: Iterable[Frame], row: RawVideoRow) -> list[str]:
+        return list(captioner.caption(frames, row.fps))
+
+    def write(path: Path, captions: list[str], header: dict[str, object], row: RawVideoRow) -> None:
         files.write_lines(path, header, [_line(i, c, row.frames) for i, c in enumerate(captions)])
 
-    with dataset.held():
-        return run_per_video(
-            dataset,
-            STAGE,
-            items_of(raw),
-            encoder=card,
-            code_version=CODE_VERSION,
-            result=LINES,
-            compute=compute,
-            quarantined=raw.quarantined,
-        )
+    return run_on_frames(
+        dataset,
+        STAGE,
+        params=params,
+        fingerprint=captioner.fingerprint,
+        code_version=CODE_VERSION,
+        result=LINES,
+        encode=encode,
+        write=write,
+    )
 
 
 def read_caption_manifest(dataset: Dataset) -> Manifest[StageRow]:
@@ -92,7 +78,7 @@ def has_captions(dataset: Dataset) -> bool:
 
 def caption_path(dataset: Dataset, video: str) -> Path:
     """Where one video's captions lie."""
-    return dataset.stage(STAGE) / f"{video}{LINES.suffix}"
+    return LINES.path(dataset.stage(STAGE), video)
 
 
 def load_captions(dataset: Dataset, video: str) -> list[str]:

@@ -27,7 +27,6 @@ from assets.tevad_model import (
     CHECKPOINTS,
     Inputs,
     figure_path,
-    find_training_run,
     is_current,
     last_folder,
     picked_folder,
@@ -35,8 +34,10 @@ from assets.tevad_model import (
     read_history,
     read_inputs,
     run_link,
+    seed_folder,
     served_seed,
     trained_seeds,
+    training_run,
 )
 from assets.workspace import files, versions
 from assets.workspace.face import (
@@ -58,6 +59,7 @@ from tevad_model.timeline import FloatArray
 
 if TYPE_CHECKING:
     from tevad_model.bags import VideoFeatures
+    from tevad_model.curves import RankingCurves
     from tevad_model.figures import ScoredVideo
     from tevad_model.metrics import Evaluation, GroundTruth
     from tevad_model.scoring import SnippetScores
@@ -86,23 +88,28 @@ def evaluate(dataset: Dataset, tracking: Tracking) -> StageReport:
 
 
 def _evaluate(dataset: Dataset, tracking: Tracking) -> StageReport:
+    from tevad_model.curves import frame_curves
+
     started = time.perf_counter()
     files.remove_partial(dataset.stage(STAGE))
     test = _TestSplit.of(dataset)
     seeds = {seed: _evaluate_seed(test, seed) for seed in trained_seeds(dataset)}
-    served = seeds[served_seed(dataset)]
+    served_by = served_seed(dataset)
+    served = seeds[served_by]
     result = {
-        "served_seed": served_seed(dataset),
+        "served_seed": served_by,
         "seeds": {str(seed): found.to_json() for seed, found in seeds.items()},
         "over_seeds": _over_seeds(list(seeds.values())),
     }
     folder = dataset.stage(STAGE)
     files.write_json(folder / EVALUATION, result)
     _write_scores(folder / SCORES, test, served.scores)
-    files.write_json(metrics_path(dataset), headline(result))
-    _write_plots(test, served)
-    _draw(test, served)
-    _log(dataset, tracking, headline(result))
+    figures = headline(result)
+    files.write_json(metrics_path(dataset), figures)
+    curves = frame_curves(served.frames, test.truth)
+    _write_plots(dataset, curves)
+    _draw(test, served, curves)
+    _log(dataset, tracking, figures)
     report = StageReport(
         stage=STAGE,
         dataset=dataset.name,
@@ -190,12 +197,14 @@ class _SeedFigures:
 
     Attributes:
         scores: of the picked model, by video.
+        frames: the same, each frame its snippet's.
         picks: figures by how the checkpoint was picked: ``picked``, ``last``.
         best_on_test: the checkpoint that test itself would pick: its step and frame AUC. Never a
             result, only what published figures are comparable with.
     """
 
     scores: Mapping[str, "SnippetScores"]
+    frames: Mapping[str, FloatArray]
     picks: Mapping[str, "Evaluation"]
     best_on_test: Mapping[str, float]
 
@@ -220,7 +229,7 @@ def _evaluate_seed(test: _TestSplit, seed: int) -> _SeedFigures:
     dataset = test.inputs.dataset
     fingerprints = {kind: card.fingerprint for kind, card in test.inputs.encoders.items()}
     _, first = next(test.features())
-    scores, picks = {}, {}
+    scores, frames, picks = {}, {}, {}
     for pick, folder in (("picked", picked_folder), ("last", last_folder)):
         model = artifact.load(folder(dataset, seed))
         artifact.check_fits(
@@ -231,13 +240,14 @@ def _evaluate_seed(test: _TestSplit, seed: int) -> _SeedFigures:
             fingerprints=fingerprints,
         )
         scores[pick] = scoring.score_many(model, test.features())
+        frames[pick] = test.frame_scores({v: found.scores for v, found in scores[pick].items()})
         picks[pick] = metrics.evaluate(
-            test.frame_scores({video: found.scores for video, found in scores[pick].items()}),
+            frames[pick],
             test.truth,
             threshold=model.threshold,
             resamples=dataset.params.evaluation_metrics.bootstrap,
         )
-    return _SeedFigures(scores["picked"], picks, _best_on_test(test, seed))
+    return _SeedFigures(scores["picked"], frames["picked"], picks, _best_on_test(test, seed))
 
 
 def _last_dim(array: files.Array | None) -> int | None:
@@ -247,7 +257,7 @@ def _last_dim(array: files.Array | None) -> int | None:
 def _best_on_test(test: _TestSplit, seed: int) -> dict[str, float]:
     from tevad_model import metrics
 
-    path = test.inputs.dataset.stage("tevad_model") / f"seed_{seed}" / CHECKPOINTS
+    path = seed_folder(test.inputs.dataset, seed) / CHECKPOINTS
     header = files.read_array_header(path)
     if header is None:
         return {}
@@ -257,11 +267,9 @@ def _best_on_test(test: _TestSplit, seed: int) -> dict[str, float]:
     for step, scores in zip(header["steps"], joined, strict=True):
         parts = np.split(scores.astype(np.float64), np.cumsum(lengths)[:-1])
         by_video = dict(zip((video for video, _ in header["videos"]), parts, strict=True))
-        found = metrics.evaluate(
-            test.frame_scores(by_video), test.truth, threshold=0.5, resamples=0
-        )
-        if "frame_auc" in found.figures:
-            aucs[step] = found.figures["frame_auc"]
+        auc = metrics.frame_auc(test.frame_scores(by_video), test.truth)
+        if auc is not None:
+            aucs[step] = auc
     if not aucs:
         return {}
     step = max(aucs, key=lambda step: (aucs[step], -step))
@@ -317,14 +325,9 @@ def _write_scores(path: Path, test: _TestSplit, scores: Mapping[str, "SnippetSco
         pq.write_table(pa.Table.from_pylist(table), temporary, compression="zstd")
 
 
-def _write_plots(test: _TestSplit, served: _SeedFigures) -> None:
+def _write_plots(dataset: Dataset, curves: "RankingCurves | None") -> None:
     """Write the curves; a curve that is not defined is an empty table, as DVC wants every output."""
-    from tevad_model.curves import frame_curves
-
-    dataset = test.inputs.dataset
     folder = dataset.folder / PLOTS
-    frames = test.frame_scores({video: found.scores for video, found in served.scores.items()})
-    curves = frame_curves(frames, test.truth)
     roc = zip(*curves.roc, strict=True) if curves else ()
     precision_recall = zip(*curves.precision_recall, strict=True) if curves else ()
     files.write_csv(folder / "roc.csv", ("false_positive_rate", "true_positive_rate"), roc)
@@ -337,18 +340,16 @@ def _write_plots(test: _TestSplit, served: _SeedFigures) -> None:
     files.write_csv(folder / "training.csv", ("step", "loss"), means)
 
 
-def _draw(test: _TestSplit, served: _SeedFigures) -> None:
+def _draw(test: _TestSplit, served: _SeedFigures, curves: "RankingCurves | None") -> None:
     """Draw the curves and the score timelines of the served model."""
     from tevad_model import figures
-    from tevad_model.curves import frame_curves
 
     dataset = test.inputs.dataset
     found = {name: figure_path(dataset, name) for name in FIGURES}
     for path in found.values():
         path.unlink(missing_ok=True)
     picked = served.picks["picked"]
-    frames = test.frame_scores({video: scores.scores for video, scores in served.scores.items()})
-    if curves := frame_curves(frames, test.truth):
+    if curves:
         roc = figures.Curve("served model", *curves.roc, area=picked.figures["frame_auc"])
         files.write_bytes(found["roc"], figures.roc([roc], title=dataset.name))
         ranking = figures.Curve(
@@ -403,11 +404,7 @@ def _shown_videos(test: _TestSplit, served: _SeedFigures) -> list["ScoredVideo"]
 
 def _log(dataset: Dataset, tracking: Tracking, figures: Mapping[str, float]) -> None:
     """Add the figures to the run of the models they are of."""
-    run = find_training_run(dataset, tracking)
-    if run is None:
-        raise InputError(
-            f"MLflow at {tracking.uri} has no run of these models; run the stage tevad_model again"
-        )
+    run = training_run(dataset, tracking)
     run.metrics({f"test_{name}": value for name, value in figures.items()})
     run.tags({f"{DATA_TAG}{STAGE}": versions.current(dataset, STAGE)})
     for path in (dataset.stage(STAGE) / EVALUATION, metrics_path(dataset)):

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from assets.captions import has_captions
-from assets.tevad_model import ENCODERS, find_training_run, picked_folder, run_link, served_seed
+from assets.tevad_model import ENCODERS, picked_folder, run_link, served_seed, training_run
 from assets.workspace import files
 from assets.workspace.face import access, dataset_of, explained, stage_asset
 from assets.workspace.project import Dataset
@@ -112,7 +112,7 @@ def register_model(dataset: Dataset, tracking: Tracking) -> Registration:
         VideoError: if the model cannot score its own example clip.
     """
     started = time.perf_counter()
-    run = _training_run(dataset, tracking)
+    run = tracking.client.get_run(training_run(dataset, tracking).run_id)
     client, name = tracking.client, registered_name(dataset.name)
     tags = _version_tags(dataset, run)
     version = _find_version(client, name, tags[_MODEL_TAG])
@@ -134,16 +134,6 @@ def register_model(dataset: Dataset, tracking: Tracking) -> Registration:
     )
     report.publish(dataset, f"{name} version {version}")
     return Registration(name, version, CHALLENGER, run.info.run_id, is_new)
-
-
-def _training_run(dataset: Dataset, tracking: Tracking) -> "Run":
-    found = find_training_run(dataset, tracking)
-    if found is None:
-        raise InputError(
-            f"MLflow at {tracking.uri} has no run of {dataset.name}'s models; "
-            "materialize tevad_model again"
-        )
-    return tracking.client.get_run(found.run_id)
 
 
 def _version_tags(dataset: Dataset, run: "Run") -> dict[str, str]:

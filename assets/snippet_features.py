@@ -4,21 +4,21 @@ Which encoder and with what options is in ``params.yaml``; how it works is in
 :mod:`tevad_model.encoders`.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import numpy as np
 
-from assets.raw_videos import read_raw_videos, video_path
+from assets.frames import run_on_frames
+from assets.raw_videos import read_raw_videos
 from assets.workspace import files
 from assets.workspace.face import committed, dataset_of, explained, picture, stage_asset
 from assets.workspace.manifest import Manifest, RawVideoRow, StageRow, read_manifest
 from assets.workspace.project import Dataset
-from assets.workspace.stage import ARRAY, Item, StageReport, read_encoder_card, run_per_video
-from tevad_model import timeline
-from tevad_model.encoders.card import EncoderCard, pixel_fingerprint
-from tevad_model.errors import VideoError
+from assets.workspace.stage import ARRAY, StageReport, read_encoder_card
+from tevad_model.encoders.base import Frame
 
 STAGE = "snippet_features"
 CODE_VERSION = "1"
@@ -34,51 +34,27 @@ def extract_snippet_features(dataset: Dataset) -> StageReport:
     Raises:
         InputError: if raw_videos has not run, or the encoder's parameters are wrong.
     """
-    from tevad_model import encoders, video
+    from tevad_model import encoders
 
-    params = dataset.params
-    encoder = encoders.build_visual(
-        params.snippet_features.backend, params.snippet_features.options, dataset.project.cache
-    )
-    raw = read_raw_videos(dataset)
-    rows = raw.by_video()
-    card = EncoderCard(
-        params.snippet_features.backend,
-        params.snippet_features.options,
-        pixel_fingerprint(encoder.fingerprint, params.video.max_side),
-    )
+    params = dataset.params.snippet_features
+    encoder = encoders.build_visual(params.backend, params.options, dataset.project.cache)
 
-    def compute(item: Item, path: Path, header: dict[str, object]) -> None:
-        pictures = video.frames(
-            video_path(dataset, rows[item.video]), max_side=params.video.max_side
-        )
-        with video.prefetch(pictures) as stream:
-            features = np.concatenate(list(encoder.encode(stream))).astype(np.float16)
-        if len(features) != item.snippets:
-            raise VideoError(
-                f"{item.video}: {len(features)} snippets encoded where {item.snippets} are due"
-            )
+    def encode(frames: Iterable[Frame], _: RawVideoRow) -> files.Array:
+        return np.concatenate(list(encoder.encode(frames))).astype(np.float16)
+
+    def write(path: Path, features: files.Array, header: dict[str, object], _: RawVideoRow) -> None:
         files.write_array(path, ARRAY_NAME, features, header)
 
-    with dataset.held():
-        return run_per_video(
-            dataset,
-            STAGE,
-            items_of(raw),
-            encoder=card,
-            code_version=CODE_VERSION,
-            result=ARRAY,
-            compute=compute,
-            quarantined=raw.quarantined,
-        )
-
-
-def items_of(raw: Manifest[RawVideoRow]) -> list[Item]:
-    """The usable videos as the items of a stage that reads pixels."""
-    return [
-        Item(row.video, row.sha256, timeline.snippet_count(row.frames), row.frames)
-        for row in raw.usable
-    ]
+    return run_on_frames(
+        dataset,
+        STAGE,
+        params=params,
+        fingerprint=encoder.fingerprint,
+        code_version=CODE_VERSION,
+        result=ARRAY,
+        encode=encode,
+        write=write,
+    )
 
 
 def read_snippet_features(dataset: Dataset) -> Manifest[StageRow]:
@@ -103,7 +79,7 @@ def feature_picture(dataset: Dataset) -> bytes:
 
 def load_features(dataset: Dataset, video: str) -> files.Array:
     """One video's features, (snippets, crops, dim) float16."""
-    return files.read_array(dataset.stage(STAGE) / f"{video}{ARRAY.suffix}", ARRAY_NAME)
+    return files.read_array(ARRAY.path(dataset.stage(STAGE), video), ARRAY_NAME)
 
 
 @stage_asset(

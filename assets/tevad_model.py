@@ -36,6 +36,7 @@ from assets.workspace.stage import StageReport, read_encoder_card
 from assets.workspace.tracking import DATA_TAG, RunLog, Tracking
 from tevad_model.config import TrainingParams
 from tevad_model.encoders.card import EncoderCard
+from tevad_model.errors import InputError
 from tevad_model.timeline import snippet_count
 
 if TYPE_CHECKING:
@@ -175,14 +176,34 @@ def find_training_run(dataset: Dataset, tracking: Tracking) -> RunLog | None:
     return tracking.log(run.info.run_id) if run else None
 
 
+def training_run(dataset: Dataset, tracking: Tracking) -> RunLog:
+    """As :func:`find_training_run`, where there must be one.
+
+    Raises:
+        InputError: if there is none.
+    """
+    run = find_training_run(dataset, tracking)
+    if run is None:
+        raise InputError(
+            f"MLflow at {tracking.uri} has no run of {dataset.name}'s models; "
+            "materialize tevad_model again"
+        )
+    return run
+
+
+def seed_folder(dataset: Dataset, seed: int) -> Path:
+    """What training with a seed made."""
+    return dataset.stage(STAGE) / f"seed_{seed}"
+
+
 def picked_folder(dataset: Dataset, seed: int) -> Path:
     """The validation-picked model of a seed."""
-    return dataset.stage(STAGE) / f"seed_{seed}" / "picked"
+    return seed_folder(dataset, seed) / "picked"
 
 
 def last_folder(dataset: Dataset, seed: int) -> Path:
     """The model of a seed after the last step."""
-    return dataset.stage(STAGE) / f"seed_{seed}" / "last"
+    return seed_folder(dataset, seed) / "last"
 
 
 def served_seed(dataset: Dataset) -> int:
@@ -274,11 +295,13 @@ def _train_seed(inputs: Inputs, seed: int, run: RunLog) -> None:
             on_checkpoint=keeper.keep if dataset.params.evaluation_metrics.best_on_test else None,
         )
     fingerprints = {kind: card.fingerprint for kind, card in inputs.encoders.items()}
-    folder = dataset.stage(STAGE) / f"seed_{seed}"
-    artifact.save(result.picked.with_card(fingerprints=fingerprints), folder / "picked")
-    artifact.save(result.last.with_card(fingerprints=fingerprints), folder / "last")
-    files.write_json(folder / HISTORY, _history(result))
-    keeper.write(folder / CHECKPOINTS)
+    for model, folder in (
+        (result.picked, picked_folder(dataset, seed)),
+        (result.last, last_folder(dataset, seed)),
+    ):
+        artifact.save(model.with_card(fingerprints=fingerprints), folder)
+    files.write_json(seed_folder(dataset, seed) / HISTORY, _history(result))
+    keeper.write(seed_folder(dataset, seed) / CHECKPOINTS)
 
 
 def _history(result: "TrainingResult") -> dict[str, Any]:
@@ -318,7 +341,7 @@ def _finish(inputs: Inputs) -> None:
 
 def read_history(dataset: Dataset, seed: int) -> dict[str, Any]:
     """What training of a seed recorded: losses and validation figures by step, and the pick."""
-    history: dict[str, Any] = files.read_json(dataset.stage(STAGE) / f"seed_{seed}" / HISTORY)
+    history: dict[str, Any] = files.read_json(seed_folder(dataset, seed) / HISTORY)
     return history
 
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tevad_model.metrics import FrameScores, GroundTruth
-from tevad_model.timeline import FloatArray, frame_mask
+from tevad_model.metrics import FrameScores, GroundTruth, pooled_frames
+from tevad_model.timeline import FloatArray
 
 MAX_POINTS = 500
 
@@ -35,14 +35,10 @@ def frame_curves(scores: FrameScores, truth: Mapping[str, GroundTruth]) -> Ranki
     """The curves of frame scores by video; None where the frames' truth is not known or of one kind."""
     from sklearn.metrics import precision_recall_curve, roc_curve
 
-    if not all(truth[video].is_marked for video in scores):
+    pooled = pooled_frames(scores, truth)
+    if pooled is None:
         return None
-    values = np.concatenate(list(scores.values()))
-    abnormal = np.concatenate(
-        [frame_mask(truth[video].events or (), len(found)) for video, found in scores.items()]
-    )
-    if abnormal.all() or not abnormal.any():
-        return None
+    abnormal, values = pooled
     false_positive, true_positive, _ = roc_curve(abnormal, values)
     precision, recall, _ = precision_recall_curve(abnormal, values)
     return RankingCurves(

@@ -148,6 +148,34 @@ def evaluate(
     )
 
 
+def frame_auc(scores: FrameScores, truth: Mapping[str, GroundTruth]) -> float | None:
+    """The ``frame_auc`` of :func:`evaluate` alone; None where it is not defined.
+
+    Raises:
+        MismatchError, InputError: as :func:`evaluate`.
+    """
+    pooled = pooled_frames(scores, truth)
+    return None if pooled is None else _auc(*pooled)
+
+
+def pooled_frames(
+    scores: FrameScores, truth: Mapping[str, GroundTruth]
+) -> tuple[npt.NDArray[np.bool_], FloatArray] | None:
+    """Truth and scores of the frames of all videos, end to end in order of name.
+
+    None where frames of a video have no known truth, or all are of one kind: then no ranking is
+    defined.
+
+    Raises:
+        MismatchError, InputError: as :func:`evaluate`.
+    """
+    frames = _join(scores, truth)
+    if not all(truth[video].is_marked for video in frames):
+        return None
+    mask, values = _pooled(frames.values())
+    return (mask, values) if mask.any() and not mask.all() else None
+
+
 FRAME_FIGURES = (
     "frame_auc",
     "frame_ap",

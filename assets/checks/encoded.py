@@ -81,7 +81,7 @@ def with_commonest_shape(table: Table) -> Table:
 
 def read_whole(dataset: Dataset, stage: str, video: str, name: str) -> Array | None:
     """A video's array, or None if its file is not there or not whole."""
-    path = dataset.stage(stage) / f"{video}{ARRAY.suffix}"
+    path = ARRAY.path(dataset.stage(stage), video)
     return None if files.read_array_header(path) is None else files.read_array(path, name)
 
 

@@ -104,6 +104,10 @@ class ResultFile:
     suffix: str
     header: Callable[[Path], dict[str, object] | None]
 
+    def path(self, folder: Path, video: str) -> Path:
+        """Where a video's result lies in a stage's folder."""
+        return folder / f"{video}{self.suffix}"
+
 
 ARRAY = ResultFile(".safetensors", files.read_array_header)
 LINES = ResultFile(".jsonl", lambda path: result[0] if (result := files.read_lines(path)) else None)
@@ -195,7 +199,7 @@ class _Turn:
             "fingerprint": fingerprint,
             "snippets": item.snippets,
         }
-        return cls(item, folder / f"{item.video}{result.suffix}", header)
+        return cls(item, result.path(folder, item.video), header)
 
     def row(self, problem: str) -> StageRow:
         fingerprint = str(self.header["fingerprint"])

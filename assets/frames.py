@@ -1,0 +1,79 @@
+"""What the stages that read pixels share: each video's frames, decoded once, to a row a snippet."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TypeVar
+
+from assets.raw_videos import read_raw_videos, video_path
+from assets.workspace.files import Array
+from assets.workspace.manifest import RawVideoRow
+from assets.workspace.params import EncoderParams
+from assets.workspace.project import Dataset
+from assets.workspace.stage import Item, ResultFile, StageReport, run_per_video
+from tevad_model import timeline
+from tevad_model.encoders.base import Frame
+from tevad_model.encoders.card import EncoderCard, pixel_fingerprint
+from tevad_model.errors import VideoError
+from tevad_model.fingerprint import Fingerprint
+
+_Rows = TypeVar("_Rows", Array, list[str])
+
+Write = Callable[[Path, _Rows, dict[str, object], RawVideoRow], None]
+"""Write a video's rows to the path with the header given."""
+
+
+def run_on_frames(
+    dataset: Dataset,
+    stage: str,
+    *,
+    params: EncoderParams,
+    fingerprint: Fingerprint,
+    code_version: str,
+    result: ResultFile,
+    encode: Callable[[Iterable[Frame], RawVideoRow], _Rows],
+    write: Write[_Rows],
+) -> StageReport:
+    """Run an encoder over the frames of every usable video.
+
+    Args:
+        params: which encoder it is.
+        fingerprint: the encoder's own.
+        encode: one row a snippet from a video's frames.
+        write: keeps a video's rows.
+
+    Raises:
+        InputError: if raw_videos has not run.
+    """
+    from tevad_model import video
+
+    raw = read_raw_videos(dataset)
+    rows = raw.by_video()
+    max_side = dataset.params.video.max_side
+
+    def compute(item: Item, path: Path, header: dict[str, object]) -> None:
+        row = rows[item.video]
+        pictures = video.frames(video_path(dataset, row), max_side=max_side)
+        with video.prefetch(pictures) as stream:
+            encoded = encode(stream, row)
+        if len(encoded) != item.snippets:
+            raise VideoError(
+                f"{item.video}: {len(encoded)} snippets encoded where {item.snippets} are due"
+            )
+        write(path, encoded, header, row)
+
+    items = [
+        Item(row.video, row.sha256, timeline.snippet_count(row.frames), row.frames)
+        for row in raw.usable
+    ]
+    card = EncoderCard(params.backend, params.options, pixel_fingerprint(fingerprint, max_side))
+    with dataset.held():
+        return run_per_video(
+            dataset,
+            stage,
+            items,
+            encoder=card,
+            code_version=code_version,
+            result=result,
+            compute=compute,
+            quarantined=raw.quarantined,
+        )
