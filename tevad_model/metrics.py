@@ -238,13 +238,28 @@ def _pooled(videos: Iterable[_Frames]) -> tuple[npt.NDArray[np.bool_], FloatArra
 def _auc(truth: npt.NDArray[np.bool_], scores: FloatArray) -> float:
     from sklearn.metrics import roc_auc_score
 
-    return float(roc_auc_score(truth, scores))
+    truth, scores, frames = _run_lengths(truth, scores)
+    return float(roc_auc_score(truth, scores, sample_weight=frames))
 
 
 def _ap(truth: npt.NDArray[np.bool_], scores: FloatArray) -> float:
     from sklearn.metrics import average_precision_score
 
-    return float(average_precision_score(truth, scores))
+    truth, scores, frames = _run_lengths(truth, scores)
+    return float(average_precision_score(truth, scores, sample_weight=frames))
+
+
+def _run_lengths(
+    truth: npt.NDArray[np.bool_], scores: FloatArray
+) -> tuple[npt.NDArray[np.bool_], FloatArray, npt.NDArray[np.int64]]:
+    """Frames that follow each other with equal truth and score as one, and how many they are.
+
+    Weighted by their number they rank as the frames do, and a snippet's frames are all alike:
+    there is a sixteenth to sort.
+    """
+    differs = (truth[1:] != truth[:-1]) | (scores[1:] != scores[:-1])
+    starts = np.flatnonzero(np.concatenate(([True], differs)))
+    return truth[starts], scores[starts], np.diff(starts, append=len(scores))
 
 
 _RANKINGS: dict[str, Callable[[npt.NDArray[np.bool_], FloatArray], float]] = {
