@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from assets.captions import caption_path, load_captions, read_caption_manifest
+from assets.imports import import_arrays
 from assets.workspace import files
 from assets.workspace.face import committed, dataset_of, explained, stage_asset
 from assets.workspace.manifest import Manifest, StageRow, read_manifest
@@ -18,6 +19,7 @@ from assets.workspace.project import Dataset
 from assets.workspace.stage import ARRAY, Item, StageReport, read_encoder_card, run_per_video
 from tevad_model.encoders.card import EncoderCard
 from tevad_model.fingerprint import sha256_file
+from tevad_model.ready_made import EMBEDDINGS
 
 STAGE = "caption_embeddings"
 CODE_VERSION = "1"
@@ -27,13 +29,21 @@ ARRAY_NAME = "embeddings"
 
 
 def embed_captions(dataset: Dataset) -> StageReport:
-    """Embed the captions that are new or were made otherwise.
+    """Embed what is new or was made otherwise, or take in embeddings that were made elsewhere.
 
     Raises:
         InputError: if captions has not run, or the encoder's parameters are wrong.
     """
     from tevad_model import encoders
 
+    if dataset.entry.embeddings:
+        return import_arrays(
+            dataset,
+            STAGE,
+            EMBEDDINGS,
+            array_name=ARRAY_NAME,
+            code_version=CODE_VERSION,
+        )
     params = dataset.params.caption_embeddings
     encoder = encoders.build_sentence(params.backend, params.options, dataset.project.cache)
     captions = read_caption_manifest(dataset)

@@ -12,6 +12,7 @@ from typing import Any
 import dagster as dg
 
 from assets.frames import run_on_frames
+from assets.imports import import_captions
 from assets.raw_videos import frame_of, read_raw_videos
 from assets.workspace import files
 from assets.workspace.face import (
@@ -38,21 +39,20 @@ CODE_VERSION = "1"
 
 
 def write_captions(dataset: Dataset) -> StageReport:
-    """Caption what is new or was made otherwise.
+    """Caption what is new or was made otherwise, or take in captions that were made elsewhere.
 
     Raises:
         InputError: if raw_videos has not run, or the captioner's parameters are wrong.
     """
     from tevad_model import encoders
 
+    if dataset.entry.captions:
+        return import_captions(dataset, STAGE, write=_write, code_version=CODE_VERSION)
     params = dataset.params.captions
     captioner = encoders.build_caption(params.backend, params.options, dataset.project.cache)
 
     def encode(frames: Iterable[Frame], row: RawVideoRow) -> list[str]:
         return list(captioner.caption(frames, row.fps))
-
-    def write(path: Path, captions: list[str], header: dict[str, object], row: RawVideoRow) -> None:
-        files.write_lines(path, header, [_line(i, c, row.frames) for i, c in enumerate(captions)])
 
     return run_on_frames(
         dataset,
@@ -62,7 +62,7 @@ def write_captions(dataset: Dataset) -> StageReport:
         code_version=CODE_VERSION,
         result=LINES,
         encode=encode,
-        write=write,
+        write=_write,
     )
 
 
@@ -72,8 +72,9 @@ def read_caption_manifest(dataset: Dataset) -> Manifest[StageRow]:
 
 
 def has_captions(dataset: Dataset) -> bool:
-    """Whether the stage has run."""
-    return (dataset.stage(STAGE) / MANIFEST).is_file()
+    """Whether there are any: the stage has run, and had pixels or ready-made captions to go by."""
+    there = (dataset.stage(STAGE) / MANIFEST).is_file()
+    return there and bool(read_caption_manifest(dataset).usable)
 
 
 def caption_path(dataset: Dataset, video: str) -> Path:
@@ -92,6 +93,10 @@ def load_captions(dataset: Dataset, video: str) -> list[str]:
     if content is None:
         raise InputError(f"{path}: not there or damaged; materialize captions again")
     return [str(line["caption"]) for line in content[1]]
+
+
+def _write(path: Path, captions: list[str], header: dict[str, object], row: RawVideoRow) -> None:
+    files.write_lines(path, header, [_line(i, c, row.frames) for i, c in enumerate(captions)])
 
 
 def _line(snippet: int, caption: str, frames: int) -> dict[str, object]:
@@ -120,7 +125,11 @@ def captions(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
             "snippets": texts.total(),
             "distinct captions": len(texts),
             "captioner": f"{card.backend} {card.fingerprint}",
-            **({"contact sheet": picture(contact_sheet(dataset), "contact sheet")} if rows else {}),
+            **(
+                {"contact sheet": picture(sheet, "contact sheet")}
+                if (sheet := contact_sheet(dataset))
+                else {}
+            ),
             "commonest captions": dg.MetadataValue.md(_caption_table(texts)),
         },
     )
@@ -131,16 +140,19 @@ def _caption_table(texts: Counter[str]) -> str:
     return markdown_table(("snippets", "caption"), rows)
 
 
-def contact_sheet(dataset: Dataset) -> bytes:
-    """A PNG of some snippets, evenly chosen, each with what is said of it."""
+def contact_sheet(dataset: Dataset) -> bytes | None:
+    """A PNG of some snippets, evenly chosen, each with what is said of it; None without pixels."""
     from tevad_model import figures
 
     raw = read_raw_videos(dataset).by_video()
     snippets = [
         (row.video, snippet)
         for row in read_caption_manifest(dataset).usable
+        if raw[row.video].path
         for snippet in range(row.snippets)
     ]
+    if not snippets:
+        return None
     shown = snippets[:: -(-len(snippets) // _PICTURES)]
     thumbnails = []
     for video, snippet in shown:

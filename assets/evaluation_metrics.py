@@ -3,6 +3,7 @@
 The only stage that reads ``events.csv``. What it writes::
 
     evaluation.json       every figure of every seed, labelled by how its checkpoint was picked
+    explanations.json     the snippets behind each true event and each alarm of the served model
     scores.parquet        the served model's score of every test snippet, with its caption
     ../metrics.json       the headline figures, flat, for `dvc metrics`
     ../plots/*.csv        curves for `dvc plots`
@@ -15,20 +16,23 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import dagster as dg
 import numpy as np
 
 from assets.captions import has_captions, load_captions
+from assets.explanations import FILE as EXPLANATIONS
+from assets.explanations import ScoredVideo, explanation_table, explanations
 from assets.raw_videos import read_events
 from assets.tevad_model import (
     CHECKPOINT_SCORES,
     CHECKPOINTS,
+    LAST,
+    PICKED,
     Inputs,
     figure_path,
     is_current,
-    last_folder,
     picked_folder,
     pictures_of,
     read_history,
@@ -58,9 +62,9 @@ from tevad_model.errors import InputError
 from tevad_model.timeline import FloatArray
 
 if TYPE_CHECKING:
+    from tevad_model import figures
     from tevad_model.bags import VideoFeatures
     from tevad_model.curves import RankingCurves
-    from tevad_model.figures import ScoredVideo
     from tevad_model.metrics import Evaluation, GroundTruth
     from tevad_model.scoring import SnippetScores
 
@@ -92,18 +96,27 @@ def _evaluate(dataset: Dataset, tracking: Tracking) -> StageReport:
 
     started = time.perf_counter()
     files.remove_partial(dataset.stage(STAGE))
-    test = _TestSplit.of(dataset)
-    seeds = {seed: _evaluate_seed(test, seed) for seed in trained_seeds(dataset)}
+    inputs = read_inputs(dataset)
+    test = TestSplit.of(inputs)
+    if not is_current(dataset, inputs):
+        raise InputError(
+            f"{dataset.name}: the models were trained on other inputs than lie there now; "
+            "materialize tevad_model again"
+        )
+    seeds = {
+        seed: evaluate_seed(test, seed_folder(dataset, seed)) for seed in trained_seeds(dataset)
+    }
     served_by = served_seed(dataset)
     served = seeds[served_by]
     result = {
         "served_seed": served_by,
         "seeds": {str(seed): found.to_json() for seed, found in seeds.items()},
-        "over_seeds": _over_seeds(list(seeds.values())),
+        "over_seeds": over_seeds(list(seeds.values())),
     }
     folder = dataset.stage(STAGE)
     files.write_json(folder / EVALUATION, result)
     _write_scores(folder / SCORES, test, served.scores)
+    files.write_json(folder / EXPLANATIONS, _explanations(test, served, served_by))
     figures = headline(result)
     files.write_json(metrics_path(dataset), figures)
     curves = frame_curves(served.frames, test.truth)
@@ -119,7 +132,7 @@ def _evaluate(dataset: Dataset, tracking: Tracking) -> StageReport:
         seconds=time.perf_counter() - started,
         warnings=tuple(
             f"{name}: not defined, {reason}"
-            for name, reason in sorted(served.picks["picked"].undefined.items())
+            for name, reason in sorted(served.picks[PICKED].undefined.items())
         ),
     )
     report.publish(dataset)
@@ -144,18 +157,26 @@ def headline(result: Mapping[str, Any]) -> dict[str, float]:
 
 
 @dataclass(frozen=True)
-class _TestSplit:
+class TestSplit:
     """The videos that are evaluated, with what the models read and what is true of them."""
+
+    __test__: ClassVar[bool] = False  # pytest takes the name for a test
 
     inputs: Inputs
     rows: Sequence[RawVideoRow]
     truth: Mapping[str, "GroundTruth"]
+    has_captions: bool
 
     @classmethod
-    def of(cls, dataset: Dataset) -> "_TestSplit":
+    def of(cls, inputs: Inputs) -> "TestSplit":
+        """Gather it.
+
+        Raises:
+            InputError: if no usable video is in the test split.
+        """
         from tevad_model.metrics import GroundTruth
 
-        inputs = read_inputs(dataset)
+        dataset = inputs.dataset
         rows = inputs.split("test")
         if not rows:
             raise InputError(
@@ -172,16 +193,15 @@ class _TestSplit:
             )
             for row in rows
         }
-        if not is_current(dataset, inputs):
-            raise InputError(
-                f"{dataset.name}: the models were trained on other inputs than lie there now; "
-                "materialize tevad_model again"
-            )
-        return cls(inputs, rows, truth)
+        return cls(inputs, rows, truth, has_captions(dataset))
 
     def features(self) -> Iterator[tuple[str, "VideoFeatures"]]:
         """What the models read, video by video."""
         return ((row.video, self.inputs.features(row.video)) for row in self.rows)
+
+    def captions(self, video: str) -> Sequence[str]:
+        """What is said of a video's snippets; nothing where the dataset has no captions."""
+        return load_captions(self.inputs.dataset, video) if self.has_captions else ()
 
     def frame_scores(self, snippet_scores: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
         """Each frame its snippet's score, by video."""
@@ -192,7 +212,7 @@ class _TestSplit:
 
 
 @dataclass(frozen=True)
-class _SeedFigures:
+class SeedFigures:
     """What one seed's models are worth.
 
     Attributes:
@@ -223,18 +243,27 @@ class _SeedFigures:
         }
 
 
-def _evaluate_seed(test: _TestSplit, seed: int) -> _SeedFigures:
+def evaluate_seed(test: TestSplit, folder: Path) -> SeedFigures:
+    """Score the test split with what training with a seed made, and hold it against the truth.
+
+    Args:
+        test: the test split.
+        folder: what :func:`assets.tevad_model.train_seed` wrote.
+
+    Raises:
+        MismatchError: if the features are not those the models were trained on.
+    """
     from tevad_model import artifact, metrics, scoring
 
     dataset = test.inputs.dataset
     fingerprints = {kind: card.fingerprint for kind, card in test.inputs.encoders.items()}
     _, first = next(test.features())
     scores, frames, picks = {}, {}, {}
-    for pick, folder in (("picked", picked_folder), ("last", last_folder)):
-        model = artifact.load(folder(dataset, seed))
+    for pick in (PICKED, LAST):
+        model = artifact.load(folder / pick)
         artifact.check_fits(
             model,
-            f"evaluating {dataset.name}, seed {seed}",
+            f"evaluating {dataset.name}, {folder.name}",
             visual_dim=_last_dim(first.visual),
             text_dim=_last_dim(first.text),
             fingerprints=fingerprints,
@@ -247,17 +276,17 @@ def _evaluate_seed(test: _TestSplit, seed: int) -> _SeedFigures:
             threshold=model.threshold,
             resamples=dataset.params.evaluation_metrics.bootstrap,
         )
-    return _SeedFigures(scores["picked"], frames["picked"], picks, _best_on_test(test, seed))
+    return SeedFigures(scores[PICKED], frames[PICKED], picks, _best_on_test(test, folder))
 
 
 def _last_dim(array: files.Array | None) -> int | None:
     return None if array is None else int(array.shape[-1])
 
 
-def _best_on_test(test: _TestSplit, seed: int) -> dict[str, float]:
+def _best_on_test(test: TestSplit, folder: Path) -> dict[str, float]:
     from tevad_model import metrics
 
-    path = seed_folder(test.inputs.dataset, seed) / CHECKPOINTS
+    path = folder / CHECKPOINTS
     header = files.read_array_header(path)
     if header is None:
         return {}
@@ -276,7 +305,7 @@ def _best_on_test(test: _TestSplit, seed: int) -> dict[str, float]:
     return {"step": step, "frame_auc": aucs[step]}
 
 
-def _over_seeds(seeds: Sequence[_SeedFigures]) -> dict[str, dict[str, dict[str, float]]]:
+def over_seeds(seeds: Sequence[SeedFigures]) -> dict[str, dict[str, dict[str, float]]]:
     """Mean and deviation of every figure over the seeds, by pick.
 
     ``flattery`` is what picking the checkpoint on test would have added, seed by seed.
@@ -297,14 +326,13 @@ def _over_seeds(seeds: Sequence[_SeedFigures]) -> dict[str, dict[str, dict[str, 
     }
 
 
-def _write_scores(path: Path, test: _TestSplit, scores: Mapping[str, "SnippetScores"]) -> None:
+def _write_scores(path: Path, test: TestSplit, scores: Mapping[str, "SnippetScores"]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    dataset = test.inputs.dataset
     table = []
     for row in test.rows:
-        captions = load_captions(dataset, row.video) if has_captions(dataset) else None
+        captions = test.captions(row.video)
         found = scores[row.video]
         for snippet, (score, magnitude) in enumerate(
             zip(found.scores.tolist(), found.magnitudes.tolist(), strict=True)
@@ -325,6 +353,26 @@ def _write_scores(path: Path, test: _TestSplit, scores: Mapping[str, "SnippetSco
         pq.write_table(pa.Table.from_pylist(table), temporary, compression="zstd")
 
 
+def _explanations(test: TestSplit, served: SeedFigures, served_by: int) -> list[dict[str, Any]]:
+    """Why the served model says what it says, video by video."""
+    from tevad_model import artifact
+
+    return explanations(
+        artifact.load(picked_folder(test.inputs.dataset, served_by)),
+        (
+            ScoredVideo(
+                row,
+                test.inputs.features(row.video),
+                served.scores[row.video],
+                served.frames[row.video],
+                test.truth[row.video].events or (),
+                test.captions(row.video),
+            )
+            for row in test.rows
+        ),
+    )
+
+
 def _write_plots(dataset: Dataset, curves: "RankingCurves | None") -> None:
     """Write the curves; a curve that is not defined is an empty table, as DVC wants every output."""
     folder = dataset.folder / PLOTS
@@ -340,7 +388,7 @@ def _write_plots(dataset: Dataset, curves: "RankingCurves | None") -> None:
     files.write_csv(folder / "training.csv", ("step", "loss"), means)
 
 
-def _draw(test: _TestSplit, served: _SeedFigures, curves: "RankingCurves | None") -> None:
+def _draw(test: TestSplit, served: SeedFigures, curves: "RankingCurves | None") -> None:
     """Draw the curves and the score timelines of the served model."""
     from tevad_model import figures
 
@@ -348,7 +396,7 @@ def _draw(test: _TestSplit, served: _SeedFigures, curves: "RankingCurves | None"
     found = {name: figure_path(dataset, name) for name in FIGURES}
     for path in found.values():
         path.unlink(missing_ok=True)
-    picked = served.picks["picked"]
+    picked = served.picks[PICKED]
     if curves:
         roc = figures.Curve("served model", *curves.roc, area=picked.figures["frame_auc"])
         files.write_bytes(found["roc"], figures.roc([roc], title=dataset.name))
@@ -377,11 +425,10 @@ def _draw(test: _TestSplit, served: _SeedFigures, curves: "RankingCurves | None"
     )
 
 
-def _shown_videos(test: _TestSplit, served: _SeedFigures) -> list["ScoredVideo"]:
+def _shown_videos(test: TestSplit, served: SeedFigures) -> list["figures.ScoredVideo"]:
     """The most suspicious videos of either label."""
-    from tevad_model.figures import ScoredVideo
+    from tevad_model import figures
 
-    dataset = test.inputs.dataset
     peaks = {video: float(found.scores.max()) for video, found in served.scores.items()}
     ranked = sorted(test.rows, key=lambda row: -peaks[row.video])
     shown = [
@@ -390,12 +437,12 @@ def _shown_videos(test: _TestSplit, served: _SeedFigures) -> list["ScoredVideo"]
         for row in [row for row in ranked if row.label == label][:count]
     ]
     return [
-        ScoredVideo(
+        figures.ScoredVideo(
             video=row.video,
             frames=row.frames,
             fps=row.fps,
             scores=served.scores[row.video].scores,
-            captions=load_captions(dataset, row.video) if has_captions(dataset) else (),
+            captions=test.captions(row.video),
             events=test.truth[row.video].events or (),
         )
         for row in shown
@@ -407,7 +454,8 @@ def _log(dataset: Dataset, tracking: Tracking, figures: Mapping[str, float]) -> 
     run = training_run(dataset, tracking)
     run.metrics({f"test_{name}": value for name, value in figures.items()})
     run.tags({f"{DATA_TAG}{STAGE}": versions.current(dataset, STAGE)})
-    for path in (dataset.stage(STAGE) / EVALUATION, metrics_path(dataset)):
+    folder = dataset.stage(STAGE)
+    for path in (folder / EVALUATION, folder / EXPLANATIONS, metrics_path(dataset)):
         run.artifact(path, "evaluation")
     for name in FIGURES:
         if (path := figure_path(dataset, name)).is_file():
@@ -428,8 +476,31 @@ def evaluation_metrics(context: dg.AssetExecutionContext) -> dg.MaterializeResul
     figures = files.read_json(metrics_path(dataset))
     link = run_link(access(context).tracking(), dataset)
     shown = {name: round(figures[name], 4) for name in SHOWN if name in figures}
-    table = {"all figures": dg.MetadataValue.md(_figure_table(figures))}
-    return committed(dataset, report, {**link, **shown, **pictures_of(dataset, FIGURES), **table})
+    tables = {
+        "what picking on test would have claimed": _flattery_table(figures),
+        "events and alarms": explanation_table(
+            files.read_json(dataset.stage(STAGE) / EXPLANATIONS)
+        ),
+        "all figures": _figure_table(figures),
+    }
+    pages = {name: dg.MetadataValue.md(table) for name, table in tables.items()}
+    return committed(dataset, report, {**link, **shown, **pictures_of(dataset, FIGURES), **pages})
+
+
+def _flattery_table(figures: Mapping[str, float]) -> str:
+    """The frame AUC by how the checkpoint was picked; the last row is no result."""
+    picks = (
+        ("by validation", "frame_auc"),
+        ("the last step", "last_frame_auc"),
+        ("by test itself (no result)", "best_on_test_frame_auc"),
+        ("flattery: by test, less by validation", "flattery_frame_auc"),
+    )
+    rows = [
+        (said, f"{figures[name]:.4f} ± {figures[f'{name}_std']:.4f}")
+        for said, name in picks
+        if name in figures
+    ]
+    return markdown_table(("checkpoint picked", "frame AUC"), rows)
 
 
 def _figure_table(figures: Mapping[str, float]) -> str:

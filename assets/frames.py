@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
-from assets.raw_videos import read_raw_videos, video_path
+from assets.raw_videos import read_raw_videos, video_path, with_pixels
 from assets.workspace.files import Array
 from assets.workspace.manifest import RawVideoRow
 from assets.workspace.params import EncoderParams
@@ -33,7 +33,7 @@ def run_on_frames(
     encode: Callable[[Iterable[Frame], RawVideoRow], _Rows],
     write: Write[_Rows],
 ) -> StageReport:
-    """Run an encoder over the frames of every usable video.
+    """Run an encoder over the frames of every usable video that has any.
 
     Args:
         params: which encoder it is.
@@ -63,7 +63,7 @@ def run_on_frames(
 
     items = [
         Item(row.video, row.sha256, timeline.snippet_count(row.frames), row.frames)
-        for row in raw.usable
+        for row in with_pixels(raw)
     ]
     card = EncoderCard(params.backend, params.options, pixel_fingerprint(fingerprint, max_side))
     with dataset.held():

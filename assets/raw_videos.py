@@ -1,7 +1,8 @@
 """raw_videos: take a dataset's videos in, whole and checked, or put them in quarantine.
 
 Fetches each listed video from the source, hashes it, decodes it once to learn what it really holds,
-and writes the manifest every later stage reads. Nothing of a video's content is judged here.
+matches it with what was made of it elsewhere, and writes the manifest every later stage reads.
+Nothing of a video's content is judged here.
 """
 
 import shutil
@@ -20,11 +21,13 @@ from assets.workspace.face import committed, dataset_of, explained, picture, sta
 from assets.workspace.listing import Listing
 from assets.workspace.manifest import Manifest, RawVideoRow, read_manifest
 from assets.workspace.project import Dataset
+from assets.workspace.ready_made import ReadyMadeIntake
 from assets.workspace.sources import Source, SourceFile, open_source
 from assets.workspace.stage import StageReport, progress
 from tevad_model.dataset import EventRow, VideoRow, format_events, parse_events
 from tevad_model.errors import InputError, VideoError
 from tevad_model.fingerprint import sha256_file
+from tevad_model.timeline import SNIPPET_FRAMES
 
 if TYPE_CHECKING:
     from tevad_model.encoders.base import Frame
@@ -56,23 +59,30 @@ def _ingest(dataset: Dataset) -> StageReport:
     started = time.perf_counter()
     listed = listing.read(dataset)
     intake = _Intake(dataset, listed)
-    taken = [intake.take(row) for row in progress(listed.rows, f"{dataset.name}/{STAGE}")]
+    ready_made = ReadyMadeIntake(dataset, listed)
+    taken = [
+        ready_made.match(intake.take(row))
+        for row in progress(listed.rows, f"{dataset.name}/{STAGE}")
+    ]
+    listed = _with_clipped_events(listed, taken)
     taken = _quarantine_unsound_events(_quarantine_same_content(taken), listed)
     by_video = {row.video: row for row in listed.rows}
     rows = [intake.restore(by_video[row.video], row) for row in taken]
     intake.save()
     manifest = Manifest.of(rows)
+    ready_made.write(dataset.stage(STAGE), manifest.by_video())
     _write(dataset, manifest, listed)
+    seconds = {**ready_made.seconds, **intake.seconds}
     report = StageReport(
         stage=STAGE,
         dataset=dataset.name,
-        done=len(intake.seconds),
-        reused=len(rows) - len(intake.seconds),
+        done=len(seconds),
+        reused=len(rows) - len(seconds),
         quarantined=manifest.quarantined,
         seconds=time.perf_counter() - started,
         frames=sum(row.frames for row in rows if row.video in intake.seconds),
-        video_seconds=intake.seconds,
-        warnings=_warnings(listed),
+        video_seconds=seconds,
+        warnings=(*_warnings(listed), *ready_made.warnings()),
     )
     report.publish(dataset)
     return report
@@ -104,10 +114,10 @@ def frame_of(dataset: Dataset, row: RawVideoRow, frame: int) -> "Frame":
 
 
 def contact_sheet(dataset: Dataset) -> bytes:
-    """A PNG with a frame from the middle of some videos, evenly chosen."""
+    """A PNG with a frame from the middle of some videos that have pixels, evenly chosen."""
     from tevad_model import figures
 
-    rows = read_raw_videos(dataset).usable
+    rows = with_pixels(read_raw_videos(dataset))
     shown = [rows[i * len(rows) // _SHOWN] for i in range(_SHOWN)] if len(rows) > _SHOWN else rows
     thumbnails = [
         figures.Thumbnail(
@@ -118,6 +128,11 @@ def contact_sheet(dataset: Dataset) -> bytes:
         for row in shown
     ]
     return figures.contact_sheet(thumbnails, title=dataset.name)
+
+
+def with_pixels(raw: Manifest[RawVideoRow]) -> list[RawVideoRow]:
+    """The usable videos whose file lies there, in order of name."""
+    return [row for row in raw.usable if row.path]
 
 
 def video_path(dataset: Dataset, row: RawVideoRow) -> Path:
@@ -158,7 +173,7 @@ class _Intake:
 
     def take(self, row: VideoRow) -> RawVideoRow:
         """The video's manifest row. A file of a version seen before is not fetched for it."""
-        if row.problem:
+        if row.problem or not row.path:
             return _row(row, row.problem)
         file = self._files.get(row.path)
         if file is None:
@@ -171,7 +186,7 @@ class _Intake:
 
     def restore(self, row: VideoRow, taken: RawVideoRow) -> RawVideoRow:
         """See that a usable video's file lies there as it was taken in, or fetch it again."""
-        if taken.problem or self._lies_there(taken):
+        if not taken.path or self._lies_there(taken):
             return taken
         return self._fetch(row, self._files[row.path])
 
@@ -255,8 +270,8 @@ class _Intake:
 
     def _open_source(self) -> Source:
         if self._source is None:
-            entry = self._dataset.entry
-            self._source = open_source(entry.source, self._dataset.project.root)
+            address = str(self._dataset.entry.source)  # rows with a path come from a source
+            self._source = open_source(address, self._dataset.project.root)
         return self._source
 
 
@@ -281,12 +296,31 @@ def _read_log(path: Path) -> dict[str, _Seen]:
 
 def _row(row: VideoRow, problem: str = "") -> RawVideoRow:
     return RawVideoRow(
-        row.video, "", row.label, row.split, row.category, 0, 0.0, 0, 0, 0, "", problem
+        video=row.video,
+        path="",
+        label=row.label,
+        split=row.split,
+        category=row.category,
+        frames=row.frames,
+        fps=row.fps,
+        width=0,
+        height=0,
+        bytes=0,
+        sha256="",
+        source=row.source,
+        problem=problem,
     )
 
 
 def _relabelled(taken: RawVideoRow, row: VideoRow) -> RawVideoRow:
-    return replace(taken, video=row.video, label=row.label, split=row.split, category=row.category)
+    return replace(
+        taken,
+        video=row.video,
+        label=row.label,
+        split=row.split,
+        category=row.category,
+        source=row.source,
+    )
 
 
 def _quarantine(row: RawVideoRow, problem: str) -> RawVideoRow:
@@ -317,6 +351,26 @@ def _quarantine_same_content(rows: Sequence[RawVideoRow]) -> list[RawVideoRow]:
         _quarantine(row, f"{row.video}: {problems[row.video]}") if row.video in problems else row
         for row in rows
     ]
+
+
+def _with_clipped_events(listed: Listing, rows: Sequence[RawVideoRow]) -> Listing:
+    """End an event with its video where the video's length is only known in whole snippets.
+
+    Features leave out the frames over at the end, so that an event to the last frame ends past
+    what there are scores for.
+    """
+    if listed.events is None:
+        return listed
+    said = {row.video for row in listed.rows if row.path or row.frames}
+    frames = {row.video: row.frames for row in rows if row.video not in said}
+    events = [
+        replace(event, end_frame=frames[event.video])
+        if 0 < event.end_frame - frames.get(event.video, event.end_frame) < SNIPPET_FRAMES
+        and event.start_frame < frames[event.video]
+        else event
+        for event in listed.events
+    ]
+    return replace(listed, events=events)
 
 
 def _quarantine_unsound_events(rows: Sequence[RawVideoRow], listed: Listing) -> list[RawVideoRow]:
@@ -387,7 +441,11 @@ def raw_videos(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
             "videos": len(rows),
             "frames": sum(row.frames for row in rows),
             "hours": round(sum(row.frames / row.fps for row in rows) / 3600, 3),
-            **({"contact sheet": picture(contact_sheet(dataset), "contact sheet")} if rows else {}),
+            **(
+                {"contact sheet": picture(contact_sheet(dataset), "contact sheet")}
+                if any(row.path for row in rows)
+                else {}
+            ),
             "videos by split and label": dg.MetadataValue.md(
                 "\n".join(f"- {kind}: {count}" for kind, count in sorted(counts.items()))
             ),

@@ -12,7 +12,7 @@ is not opened again, and neither the tracking URI nor ``sys.path`` changes for a
 import json
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
@@ -21,8 +21,17 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from assets.captions import has_captions
-from assets.tevad_model import ENCODERS, picked_folder, run_link, served_seed, training_run
+from assets.caption_embeddings import load_embeddings
+from assets.captions import has_captions, load_captions
+from assets.snippet_features import load_features
+from assets.tevad_model import (
+    ENCODERS,
+    picked_folder,
+    read_inputs,
+    run_link,
+    served_seed,
+    training_run,
+)
 from assets.workspace import files
 from assets.workspace.face import access, dataset_of, explained, stage_asset
 from assets.workspace.project import Dataset
@@ -30,12 +39,15 @@ from assets.workspace.stage import StageReport, read_encoder_card
 from assets.workspace.tracking import CHALLENGER, DATA_TAG, Tracking, registered_name
 from tevad_model.encoders.card import EncoderCard
 from tevad_model.errors import InputError
+from tevad_model.ready_made import CAPTIONS, EMBEDDINGS, FEATURES
 
 if TYPE_CHECKING:
     import pandas as pd
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModel, Run
     from mlflow.models import ModelSignature
+
+    from tevad_model.pipeline import Pipeline, ReadyMade
 
 STAGE = "registered_model"
 CODE_VERSION = "1"
@@ -196,12 +208,14 @@ def _log_model(dataset: Dataset, client: "MlflowClient", run: "Run") -> "LoggedM
     from mlflow.models import Model
 
     import tevad_model
+    from tevad_model.pipeline import Pipeline
 
     with tempfile.TemporaryDirectory() as folder, _logged_model(dataset, client, run) as logged:
         pipeline, examples = Path(folder) / "pipeline", Path(folder) / "examples"
         _write_pipeline(dataset, pipeline)
-        _write_example(examples / _CLIP)
-        _try_out(pipeline, examples / _CLIP, dataset.project.cache)
+        loaded = Pipeline.load(pipeline, dataset.project.cache)
+        example = _write_example(dataset, loaded, examples)
+        _try_out(loaded, example, examples)
         mlflow.pyfunc.save_model(
             path=Path(folder) / "model",
             mlflow_model=Model(run_id=run.info.run_id, model_id=logged.model_id),
@@ -209,8 +223,8 @@ def _log_model(dataset: Dataset, client: "MlflowClient", run: "Run") -> "LoggedM
             artifacts={"pipeline": str(pipeline), "examples": str(examples)},
             code_paths=[str(Path(tevad_model.__file__).parent)],
             pip_requirements=pip_requirements(),
-            signature=signature(),
-            input_example=_input_example(),
+            signature=signature(loaded),
+            input_example=_input_example(loaded, example),
         )
         client.log_model_artifacts(logged.model_id, str(Path(folder) / "model"))
         client.log_outputs(run.info.run_id, [LoggedModelOutput(logged.model_id, step=0)])
@@ -238,30 +252,52 @@ def _write_pipeline(dataset: Dataset, folder: Path) -> None:
     recorded = files.read_json(dataset.stage("tevad_model") / ENCODERS)
     cards = {kind: EncoderCard.from_json(card) for kind, card in recorded.items()}
     if "caption" not in cards and has_captions(dataset):
-        cards["caption"] = read_encoder_card(dataset.stage("captions"))
-    reads_pixels = cards.get("visual") or cards["caption"]
-    max_side = reads_pixels.fingerprint.parts["max_side"]
+        captioner = read_encoder_card(dataset.stage("captions"))
+        if not captioner.is_ready_made:
+            cards["caption"] = captioner
+    limits = {
+        card.fingerprint.parts["max_side"]
+        for kind, card in cards.items()
+        if kind != "sentence" and not card.is_ready_made
+    }
+    max_side = limits.pop() if limits else None
     pipeline.write(folder, picked_folder(dataset, served_seed(dataset)), cards, max_side)
 
 
-def _write_example(path: Path) -> None:
-    """A clip of two snippets for the input example: a square that crosses the picture."""
+def _write_example(dataset: Dataset, pipeline: "Pipeline", folder: Path) -> "ReadyMade":
+    """Two snippets for the input example: a clip, or what was ready-made of a training video.
+
+    The clip shows a square that crosses the picture.
+    """
     import numpy as np
 
     from tevad_model import video
+    from tevad_model.pipeline import ReadyMade
 
-    pictures = np.full((24, 64, 96, 3), 96, dtype=np.uint8)
-    for index, picture in enumerate(pictures):
-        picture[24:40, 3 * index : 3 * index + 16] = 200
-    path.parent.mkdir(parents=True)
-    video.encode(path, pictures, fps=12)
+    folder.mkdir()
+    if pipeline.reads_pixels:
+        pictures = np.full((24, 64, 96, 3), 96, dtype=np.uint8)
+        for index, picture in enumerate(pictures):
+            picture[24:40, 3 * index : 3 * index + 16] = 200
+        video.encode(folder / _CLIP, pictures, fps=12)
+    name = next(row.video for row in read_inputs(dataset).split("train"))
+    load: dict[str, Callable[[Dataset, str], Any]] = {
+        FEATURES: load_features,
+        EMBEDDINGS: load_embeddings,
+        CAPTIONS: load_captions,
+    }
+    parts = {kind: load[kind](dataset, name)[:2] for kind in pipeline.takes}
+    for kind in parts.keys() - {CAPTIONS}:
+        np.save(folder / f"{kind}.npy", parts[kind], allow_pickle=False)
+    return ReadyMade(**parts)
 
 
-def _try_out(pipeline: Path, clip: Path, cache: Path) -> None:
+def _try_out(pipeline: "Pipeline", example: "ReadyMade", folder: Path) -> None:
     """Score the example, so that no version is registered that cannot do even that."""
-    from tevad_model.pipeline import Pipeline
-
-    Pipeline.load(pipeline, cache).score_video(clip)
+    if pipeline.reads_pixels:
+        pipeline.score_video(folder / _CLIP, example)
+    else:
+        pipeline.score_ready_made("example", example)
 
 
 def _model_code(dataset: Dataset) -> str:
@@ -271,13 +307,18 @@ def _model_code(dataset: Dataset) -> str:
     return str(path)
 
 
-def signature() -> "ModelSignature":
-    """What the registered model takes and gives."""
+def signature(pipeline: "Pipeline") -> "ModelSignature":
+    """What the registered model takes and gives: paths, and captions as a list of one a snippet."""
     from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, Schema
+    from mlflow.types import ColSpec, DataType, Schema
+    from mlflow.types.schema import Array
 
+    taken = [
+        ColSpec(Array(DataType.string) if kind == CAPTIONS else "string", kind)
+        for kind in pipeline.takes
+    ]
     return ModelSignature(
-        inputs=Schema([ColSpec("string", "video")]),
+        inputs=Schema([ColSpec("string", "video"), *taken]),
         outputs=Schema(
             [
                 ColSpec("string", "video"),
@@ -299,11 +340,17 @@ def pip_requirements() -> list[str]:
     return [f"{name}=={installed_version(name).partition('+')[0]}" for name in REQUIREMENTS]
 
 
-def _input_example() -> "pd.DataFrame":
-    """A table that works wherever the model is: the clip travels with it."""
+def _input_example(pipeline: "Pipeline", example: "ReadyMade") -> "pd.DataFrame":
+    """A table that works wherever the model is: the files travel with it."""
     import pandas as pd
 
-    return pd.DataFrame({"video": [f"example:{_CLIP}"]})
+    row: dict[str, object] = {"video": f"example:{_CLIP}" if pipeline.reads_pixels else "example"}
+    for kind in (FEATURES, EMBEDDINGS):
+        if getattr(example, kind) is not None:
+            row[kind] = f"example:{kind}.npy"
+    if example.captions is not None:
+        row[CAPTIONS] = list(example.captions)
+    return pd.DataFrame([row])
 
 
 @stage_asset(

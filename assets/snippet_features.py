@@ -12,6 +12,7 @@ import dagster as dg
 import numpy as np
 
 from assets.frames import run_on_frames
+from assets.imports import import_arrays
 from assets.raw_videos import read_raw_videos
 from assets.workspace import files
 from assets.workspace.face import committed, dataset_of, explained, picture, stage_asset
@@ -19,6 +20,7 @@ from assets.workspace.manifest import Manifest, RawVideoRow, StageRow, read_mani
 from assets.workspace.project import Dataset
 from assets.workspace.stage import ARRAY, StageReport, read_encoder_card
 from tevad_model.encoders.base import Frame
+from tevad_model.ready_made import FEATURES
 
 STAGE = "snippet_features"
 CODE_VERSION = "1"
@@ -29,13 +31,21 @@ _SHOWN = 2000
 
 
 def extract_snippet_features(dataset: Dataset) -> StageReport:
-    """Encode what is new or was made otherwise.
+    """Encode what is new or was made otherwise, or take in features that were made elsewhere.
 
     Raises:
         InputError: if raw_videos has not run, or the encoder's parameters are wrong.
     """
     from tevad_model import encoders
 
+    if dataset.entry.features:
+        return import_arrays(
+            dataset,
+            STAGE,
+            FEATURES,
+            array_name=ARRAY_NAME,
+            code_version=CODE_VERSION,
+        )
     params = dataset.params.snippet_features
     encoder = encoders.build_visual(params.backend, params.options, dataset.project.cache)
 

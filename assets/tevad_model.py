@@ -30,13 +30,14 @@ from assets.raw_videos import read_raw_videos
 from assets.snippet_features import load_features, read_snippet_features
 from assets.workspace import files, versions
 from assets.workspace.face import access, committed, dataset_of, explained, picture, stage_asset
-from assets.workspace.manifest import RawVideoRow, StageRow
+from assets.workspace.manifest import Manifest, RawVideoRow, StageRow
 from assets.workspace.project import Dataset
 from assets.workspace.stage import StageReport, read_encoder_card
 from assets.workspace.tracking import DATA_TAG, RunLog, Tracking
 from tevad_model.config import TrainingParams
 from tevad_model.encoders.card import EncoderCard
 from tevad_model.errors import InputError
+from tevad_model.ready_made import CAPTIONS, EMBEDDINGS, FEATURES
 from tevad_model.timeline import snippet_count
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ CODE_VERSION = "1"
 
 TRAINING = "training.json"
 ENCODERS = "encoders.json"
+PICKED, LAST = "picked", "last"
 HISTORY = "history.json"
 CHECKPOINTS = "checkpoints.safetensors"
 CHECKPOINT_SCORES = "scores"
@@ -91,7 +93,7 @@ class Inputs:
             "code_version": CODE_VERSION,
             "params": self.params.model_dump(mode="json"),
             "videos": [
-                (row.video, row.label, row.split, self.digests[row.video])
+                (row.video, row.label, row.split, row.source, self.digests[row.video])
                 for row in self.rows
                 if row.label
             ],
@@ -100,22 +102,27 @@ class Inputs:
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
-def read_inputs(dataset: Dataset) -> Inputs:
+def read_inputs(dataset: Dataset, params: TrainingParams | None = None) -> Inputs:
     """Gather what the dataset's model reads.
 
+    Args:
+        dataset: whose features.
+        params: how to train, by default as ``params.yaml`` says.
+
     Raises:
-        InputError: if a stage before it has not run.
+        InputError: if a stage before it has not run, or has nothing of what the modality reads.
     """
-    params = dataset.params.tevad_model
+    params = params or dataset.params.tevad_model
     stages: list[dict[str, StageRow]] = []
     encoders: dict[str, EncoderCard] = {}
     if params.modality != "text":
-        stages.append(read_snippet_features(dataset).by_video())
+        stages.append(_made(dataset, read_snippet_features(dataset), params))
         encoders["visual"] = read_encoder_card(dataset.stage("snippet_features"))
     if params.modality != "visual":
-        stages.append(read_caption_embeddings(dataset).by_video())
-        encoders["caption"] = read_encoder_card(dataset.stage("captions"))
+        stages.append(_made(dataset, read_caption_embeddings(dataset), params))
         encoders["sentence"] = read_encoder_card(dataset.stage("caption_embeddings"))
+        if not encoders["sentence"].is_ready_made:
+            encoders["caption"] = read_encoder_card(dataset.stage("captions"))
     rows = [
         row
         for row in read_raw_videos(dataset).usable
@@ -128,6 +135,22 @@ def read_inputs(dataset: Dataset) -> Inputs:
         for row in rows
     }
     return Inputs(dataset, params, tuple(rows), digests, encoders)
+
+
+def _made(
+    dataset: Dataset, manifest: Manifest[StageRow], params: TrainingParams
+) -> dict[str, StageRow]:
+    if not manifest.usable and not manifest.quarantined:
+        raise InputError(
+            f"{dataset.name}: tevad_model.modality is {params.modality!r}, but of its videos there "
+            f"are only {', '.join(_there(dataset)) or 'names'}; choose another modality or preset "
+            "in params.yaml, or add what is missing (`tevad dataset add`)"
+        )
+    return manifest.by_video()
+
+
+def _there(dataset: Dataset) -> list[str]:
+    return [kind for kind in (FEATURES, EMBEDDINGS, CAPTIONS) if getattr(dataset.entry, kind)]
 
 
 def train_tevad_model(dataset: Dataset, tracking: Tracking, tags: dict[str, str]) -> StageReport:
@@ -198,12 +221,7 @@ def seed_folder(dataset: Dataset, seed: int) -> Path:
 
 def picked_folder(dataset: Dataset, seed: int) -> Path:
     """The validation-picked model of a seed."""
-    return seed_folder(dataset, seed) / "picked"
-
-
-def last_folder(dataset: Dataset, seed: int) -> Path:
-    """The model of a seed after the last step."""
-    return seed_folder(dataset, seed) / "last"
+    return seed_folder(dataset, seed) / PICKED
 
 
 def served_seed(dataset: Dataset) -> int:
@@ -221,7 +239,7 @@ def is_current(dataset: Dataset, inputs: Inputs) -> bool:
         for seed in inputs.params.seeds:
             read_history(dataset, seed)
             artifact.load(picked_folder(dataset, seed))
-            artifact.load(last_folder(dataset, seed))
+            artifact.load(seed_folder(dataset, seed) / LAST)
     except (FileNotFoundError, ValueError, KeyError):
         return False
     return True
@@ -239,7 +257,14 @@ def _train_and_log(
             with tracking.start_run(dataset.name, f"seed-{seed}", tags, parent=run) as seed_run:
                 seed_run.params({"seed": seed})
                 if train:
-                    _train_seed(inputs, seed, seed_run)
+                    train_seed(
+                        inputs,
+                        seed,
+                        seed_folder(dataset, seed),
+                        dataset.work / STAGE,
+                        seed_run,
+                        keep_checkpoints=dataset.params.evaluation_metrics.best_on_test,
+                    )
                 else:
                     _log_history(dataset, seed, seed_run)
         if train:
@@ -270,38 +295,56 @@ def _upstream(inputs: Inputs) -> list[str]:
     ]
 
 
-def _train_seed(inputs: Inputs, seed: int, run: RunLog) -> None:
+def train_seed(
+    inputs: Inputs,
+    seed: int,
+    folder: Path,
+    work: Path,
+    run: RunLog,
+    *,
+    keep_checkpoints: bool,
+) -> None:
+    """Train one model and write what the module's docstring says of a seed.
+
+    Args:
+        inputs: what it reads.
+        seed: of everything random in training.
+        folder: where it goes.
+        work: for bags and checkpoints; training that was interrupted goes on from there.
+        run: where losses and validation figures are streamed to.
+        keep_checkpoints: whether to keep the test split's scores at each checkpoint.
+
+    Raises:
+        InputError: if a class is missing, or training diverges.
+    """
     from tevad_model import artifact, training
     from tevad_model.bags import VideoExample
 
-    dataset = inputs.dataset
     examples = [
         VideoExample(
             video=row.video,
             label=row.label == "abnormal",
             load=partial(inputs.features, row.video),
             digest=inputs.digests[row.video],
+            source=row.source,
         )
         for row in inputs.split("train")
     ]
-    keeper = _CheckpointScores(inputs, dataset.work / STAGE / f"seed_{seed}")
+    keeper = _CheckpointScores(inputs, work / f"seed_{seed}")
     with _streamed(run) as on_step:
         result = training.train(
             examples,
             inputs.params,
             seed=seed,
-            work_dir=dataset.work / STAGE,
+            work_dir=work,
             on_step=on_step,
-            on_checkpoint=keeper.keep if dataset.params.evaluation_metrics.best_on_test else None,
+            on_checkpoint=keeper.keep if keep_checkpoints else None,
         )
     fingerprints = {kind: card.fingerprint for kind, card in inputs.encoders.items()}
-    for model, folder in (
-        (result.picked, picked_folder(dataset, seed)),
-        (result.last, last_folder(dataset, seed)),
-    ):
-        artifact.save(model.with_card(fingerprints=fingerprints), folder)
-    files.write_json(seed_folder(dataset, seed) / HISTORY, _history(result))
-    keeper.write(seed_folder(dataset, seed) / CHECKPOINTS)
+    for model, pick in ((result.picked, PICKED), (result.last, LAST)):
+        artifact.save(model.with_card(fingerprints=fingerprints), folder / pick)
+    files.write_json(folder / HISTORY, _history(result))
+    keeper.write(folder / CHECKPOINTS)
 
 
 def _history(result: "TrainingResult") -> dict[str, Any]:

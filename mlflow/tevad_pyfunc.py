@@ -1,5 +1,7 @@
 """The registered model as MLflow loads it: a table of videos in, a row for each snippet out.
 
+A model trained on ready-made features, embeddings or captions takes them as further columns.
+
 Logged as code (``python_model="mlflow/tevad_pyfunc.py"``), so nothing is pickled. The work is done by
 :class:`tevad_model.pipeline.Pipeline`, whose folder is the artifact ``pipeline``; here is only what
 MLflow needs to call it: the context, the table, and errors a caller can tell from the server's own.
@@ -8,6 +10,7 @@ MLflow needs to call it: the context, the table, and errors a caller can tell fr
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,7 +21,8 @@ import pandas as pd
 from mlflow.exceptions import MlflowException
 
 from tevad_model.errors import InputError
-from tevad_model.pipeline import Pipeline
+from tevad_model.pipeline import Pipeline, ReadyMade
+from tevad_model.ready_made import CAPTIONS, STORED_AS, read_array
 
 COLUMNS = ("video", "snippet", "start_frame", "end_frame", "score", "caption")
 
@@ -52,7 +56,9 @@ class TevadModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc, name-defined]
         Args:
             context: not read; :meth:`load_context` did.
             model_input: column ``video``: a path, or a ``file://`` URI, on the machine the model
-                runs on.
+                runs on; for a model that reads no pixels, a name. Where the model was trained on
+                them, ``features`` and ``embeddings``: paths of ``.npy`` files; ``captions``: lists
+                of one sentence a snippet.
             params: there are none.
 
         Returns:
@@ -63,19 +69,34 @@ class TevadModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc, name-defined]
             MlflowException: INVALID_PARAMETER_VALUE (HTTP 400), naming the video and the reason, if
                 one cannot be read.
         """
-        rows = [row for video in model_input["video"] for row in self._score(video)]
+        videos = model_input.to_dict("records")
+        rows = [row for video in videos for row in self._score(video)]
         types = {"snippet": "int64", "start_frame": "int64", "end_frame": "int64"}
         return pd.DataFrame(rows, columns=list(COLUMNS)).astype({**types, "score": "float64"})
 
-    def _score(self, video: str) -> list[dict[str, Any]]:
+    def _score(self, entry: Mapping[str, Any]) -> list[dict[str, Any]]:
+        name = str(entry["video"])
         try:
-            scored = self._pipeline.score_video(self._path(video))
+            given = self._ready_made(entry)
+            if self._pipeline.reads_pixels:
+                scored = self._pipeline.score_video(self._path(name), given)
+            else:
+                scored = self._pipeline.score_ready_made(name, given)
         except InputError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from error
-        return [{"video": video, **row} for row in scored.snippets()]
+        return [{"video": name, **row} for row in scored.snippets()]
+
+    def _ready_made(self, entry: Mapping[str, Any]) -> ReadyMade:
+        parts: dict[str, Any] = {}
+        for kind in self._pipeline.takes:
+            if kind == CAPTIONS:
+                parts[kind] = [str(caption) for caption in entry[kind]]
+            else:
+                parts[kind] = read_array(self._path(str(entry[kind])), kind, STORED_AS[kind])
+        return ReadyMade(**parts)
 
     def _path(self, video: str) -> Path:
-        """The file that an entry of the column ``video`` names."""
+        """The file that an entry of a column of paths names."""
         if video.startswith(EXAMPLE_SCHEME):
             return self._examples / Path(video.removeprefix(EXAMPLE_SCHEME)).name
         uri = urlsplit(video)

@@ -67,33 +67,49 @@ def dataset() -> None:
     """Add datasets, look at their sources again, list them."""
 
 
+def _address(_: click.Context, __: click.Parameter, value: Any) -> Any:
+    """Addresses on this machine are taken from the working folder, not from the project's."""
+    if isinstance(value, tuple):
+        return tuple(_address(_, __, each) for each in value)
+    if value is None or value.startswith("s3://"):
+        return value
+    return str(Path(value).expanduser().absolute())
+
+
 @dataset.command("add")
 @click.argument("name")
-@click.option("--from", "source", required=True, help="A folder or s3://bucket/prefix.")
 @click.option(
-    "--fps", type=click.FloatRange(min=0, min_open=True), help="Frames a second of frame folders."
+    "--from", "source", callback=_address, help="Folder or s3://bucket/prefix of the videos."
 )
+@click.option("--features", callback=_address, help="Folder of <video>_i3d.npy or <video>.npy.")
+@click.option("--embeddings", callback=_address, help="Folder of <video>_emb.npy or <video>.npy.")
+@click.option("--captions", callback=_address, help="JSON lines, one video each.")
+@click.option(
+    "--list", "lists", multiple=True, callback=_address,
+    help="Names the videos of a split, a feature file a line; several times for several splits.",
+)  # fmt: skip
+@click.option("--labels", callback=_address, help="CSV video,label[,split][,class][,source].")
+@click.option("--events", callback=_address, help="CSV video,start_frame,end_frame[,class].")
+@click.option(
+    "--fps", type=click.FloatRange(min=0, min_open=True),
+    help="Frames a second of frame folders, or of videos without pixels.",
+)  # fmt: skip
 @click.option("--preset", help="A name from `presets` in params.yaml.")
 @_reported
-def dataset_add(name: str, source: str, fps: float | None, preset: str | None) -> None:
-    """Add a folder or bucket of videos as dataset NAME.
+def dataset_add(name: str, **given: Any) -> None:
+    """Add videos, or features and captions made of them elsewhere, as dataset NAME.
 
-    The source holds videos.csv (video,path,label[,split][,class]) and, where there is ground truth
-    for evaluation, events.csv (video,start_frame,end_frame[,class]); or just sub-folders normal/
-    and abnormal/. A folder of pictures counts as a video; give its --fps.
+    The folder or bucket of --from holds videos.csv (video,path,label[,split][,class]) and, where
+    there is ground truth for evaluation, events.csv (video,start_frame,end_frame[,class]); or just
+    sub-folders normal/ and abnormal/. A folder of pictures counts as a video; give its --fps.
+
+    What was made elsewhere comes in the layouts of RTFM and TEVAD (--features, --embeddings,
+    --list), or as captions; its videos need no pixels.
     """
-    from assets.workspace.params import DEFAULT_PRESET, DatasetParams
-    from orchestration.datasets import add_dataset, describe
+    from orchestration.datasets import add_dataset, choose, describe
 
     project = _project()
-    known = project.params.presets
-    if not source.startswith("s3://"):
-        source = str(Path(source).expanduser().absolute())
-    if preset and preset not in known:
-        raise InputError(f"--preset: {preset!r} is not one of {', '.join(sorted(known))}")
-    chosen = preset or (name if name in known else DEFAULT_PRESET)
-    entry = DatasetParams(source=source, fps=fps, preset=chosen)
-    click.echo(describe(add_dataset(project, name, entry)))
+    click.echo(describe(add_dataset(project, name, choose(project, name, given))))
     click.echo(f"next: tevad run {name}")
 
 
@@ -115,7 +131,7 @@ def dataset_refresh(name: str) -> None:
 def dataset_list() -> None:
     """The datasets of this project and their sources."""
     for name, entry in _project().params.datasets.items():
-        click.echo(f"{name}\t{entry.source}")
+        click.echo(f"{name}\t{', '.join(entry.addresses)}")
 
 
 @dataset.command("render")

@@ -49,6 +49,8 @@ def _figures(dataset: Dataset) -> dict[str, str]:
         ("frame AUC (test)", "frame_auc"),
         ("frame AP (test)", "frame_ap"),
         ("video AUC (test)", "video_auc"),
+        ("frame AUC, last step", "last_frame_auc"),
+        ("frame AUC, best on test", "best_on_test_frame_auc"),
     ):
         if key in metrics:
             figures[name] = f"{metrics[key]:.3f} ± {metrics[f'{key}_std']:.3f} over seeds"

@@ -95,7 +95,8 @@ def score_videos(
         writer = _Writer(out, model, level, as_json=as_json)
         for video, name in progress(list(videos.items()), "scoring"):
             try:
-                written[video] = writer.write(name, video, pipeline.score_video(video))
+                scored = pipeline.score_video(video, explain=as_json)
+                written[video] = writer.write(name, video, scored)
             except VideoError as error:
                 logger.warning("not scored: %s", error)
                 failed[video] = str(error)
@@ -187,6 +188,11 @@ def _loaded(model_uri: str, tracking: Tracking, cache: Path) -> Iterator[tuple[s
         if "pipeline" not in artifacts:
             raise InputError(f"{model_uri}: not a model of this project; it has no pipeline")
         pipeline = Pipeline.load(Path(local) / artifacts["pipeline"]["path"], cache)
+        if pipeline.takes:
+            raise InputError(
+                f"{model_uri}: was trained on ready-made {' and '.join(pipeline.takes)}, which "
+                "videos do not bring; score through MLflow, which takes them as columns"
+            )
     yield f"models:/{version.name}/{version.version}", pipeline
 
 
@@ -272,14 +278,20 @@ def _with_seconds(row: Mapping[str, Any], fps: float) -> dict[str, Any]:
 
 
 def _events(scored: VideoScores, threshold: float) -> list[dict[str, Any]]:
-    """The runs of frames whose score reaches the threshold, with the peak of each."""
+    """The runs of frames whose score reaches the threshold, with the peak of each and its reasons."""
     scores = scored.frame_scores
+    ranges = timeline.runs(scores >= threshold)
     return [
         _with_seconds(
-            {"start_frame": start, "end_frame": end, "score": float(scores[start:end].max())},
+            {
+                "start_frame": start,
+                "end_frame": end,
+                "score": float(scores[start:end].max()),
+                "snippets": [snippet.to_json() for snippet in snippets],
+            },
             scored.fps,
         )
-        for start, end in timeline.runs(scores >= threshold)
+        for (start, end), snippets in zip(ranges, scored.explained(ranges), strict=True)
     ]
 
 

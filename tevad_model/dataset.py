@@ -3,7 +3,8 @@
 Reading and checking only: what a row says and whether it may be trusted. Fetching, decoding and
 storing the videos are a stage's business.
 
-``videos.csv`` has the columns ``video,path,label[,split][,class]``; ``events.csv`` has
+``videos.csv`` has the columns ``video,path,label[,split][,class][,source]``; videos without pixels
+have ``frames`` and ``fps`` in place of ``path``. ``events.csv`` has
 ``video,start_frame,end_frame[,class]`` with 0-based half-open frame ranges.
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -41,10 +43,15 @@ class VideoRow:
 
     Attributes:
         video: the name that every other table and file uses for it.
-        path: the file (or frame folder) relative to the dataset's folder.
+        path: the file (or frame folder) relative to the dataset's folder; empty for a video
+            without pixels, of which only features or captions are there.
         label: ``normal``, ``abnormal`` or empty (not labelled).
         split: ``train``, ``test`` or empty (unlabelled videos belong to neither).
         category: the ``class`` column: what kind of anomaly, for per-class figures only.
+        source: the recording it is cut from, so that cuts of one are never on both sides of a
+            validation split; empty if it is one by itself.
+        frames: of a video without pixels, where that is known; else 0.
+        fps: frames a second of a video without pixels, where that is known; else 0.
         problem: why the row cannot be used, or empty.
     """
 
@@ -53,6 +60,9 @@ class VideoRow:
     label: str
     split: str = ""
     category: str = ""
+    source: str = ""
+    frames: int = 0
+    fps: float = 0.0
     problem: str = ""
 
 
@@ -66,21 +76,25 @@ class EventRow:
     category: str = ""
 
 
-def parse_videos(text: str, source: str) -> list[VideoRow]:
+def parse_videos(text: str, source: str, *, with_pixels: bool = True) -> list[VideoRow]:
     """Read ``videos.csv``. Rows that cannot be used carry their ``problem``; the others stand.
 
     Args:
         text: the file's content.
         source: how messages name the file.
+        with_pixels: whether every row must name a file.
 
     Raises:
         InputError: if a column is missing or there is no row at all.
     """
-    table = _table(text, source, required=("video", "path", "label"))
+    required = ("video", "path", "label") if with_pixels else ("video", "label")
+    table = _table(text, source, required=required)
     if not table:
-        raise InputError(f"{source}: no video is listed; add at least one row `video,path,label`")
+        raise InputError(
+            f"{source}: no video is listed; add at least one row `{','.join(required)}`"
+        )
     has_split = "split" in table[0][1]
-    rows = [_video_row(fields, line, source) for line, fields in table]
+    rows = [_video_row(fields, line, source, with_pixels) for line, fields in table]
     rows = _mark_repeated(rows, source)
     return rows if has_split else assign_splits(rows)
 
@@ -113,12 +127,22 @@ def parse_events(text: str, source: str) -> tuple[list[EventRow], dict[str, str]
     return rows, problems
 
 
-def format_videos(rows: Iterable[VideoRow]) -> str:
-    """The text of a ``videos.csv`` with all five columns."""
-    return _format(
-        ("video", "path", "label", "split", "class"),
-        ((row.video, row.path, row.label, row.split, row.category) for row in rows),
-    )
+def format_videos(rows: Sequence[VideoRow]) -> str:
+    """The text of a ``videos.csv``: five columns, and of the others those that say something."""
+    columns: dict[str, Sequence[object]] = {
+        "video": [row.video for row in rows],
+        "path": [row.path for row in rows],
+        "label": [row.label for row in rows],
+        "split": [row.split for row in rows],
+        "class": [row.category for row in rows],
+    }
+    further: dict[str, Sequence[object]] = {
+        "source": [row.source for row in rows],
+        "frames": [row.frames or "" for row in rows],
+        "fps": [row.fps or "" for row in rows],
+    }
+    columns |= {name: values for name, values in further.items() if any(values)}
+    return _format(list(columns), zip(*columns.values(), strict=True))
 
 
 def format_events(rows: Iterable[EventRow]) -> str:
@@ -212,23 +236,41 @@ def _table(text: str, source: str, required: tuple[str, ...]) -> list[tuple[int,
     ]
 
 
-def _video_row(fields: dict[str, str], line: int, source: str) -> VideoRow:
+def _video_row(fields: dict[str, str], line: int, source: str, with_pixels: bool) -> VideoRow:
+    path = fields.get("path", "")
     row = VideoRow(
-        video=fields["video"] or PurePosixPath(fields["path"]).stem,
-        path=fields["path"],
+        video=fields["video"] or PurePosixPath(path).stem,
+        path=path,
         label=fields["label"].lower(),
         split=fields.get("split", "").lower() if fields["label"] else "",
         category=fields.get("class", ""),
+        source=fields.get("source", ""),
     )
-    problem = _row_problem(row, has_split="split" in fields)
+    problem = _row_problem(row, has_split="split" in fields, with_pixels=with_pixels)
+    if not path and not problem:
+        row, problem = _with_length(row, fields)
     return replace(row, problem=f"{source} line {line}: {problem}" if problem else "")
 
 
-def _row_problem(row: VideoRow, *, has_split: bool) -> str:
+def _with_length(row: VideoRow, fields: dict[str, str]) -> tuple[VideoRow, str]:
+    """The row with its frames and frames a second, or why they cannot be taken."""
+    try:
+        frames, fps = int(fields.get("frames") or 0), float(fields.get("fps") or 0)
+    except ValueError:
+        frames, fps = -1, -1.0
+    if frames < 0 or not 0 <= fps < math.inf:
+        return row, (
+            f"frames {fields.get('frames')!r} and fps {fields.get('fps')!r} must be a whole number "
+            "and a number, above 0 or left empty"
+        )
+    return replace(row, frames=frames, fps=fps), ""
+
+
+def _row_problem(row: VideoRow, *, has_split: bool, with_pixels: bool) -> str:
     if problem := name_problem(row.video):
         return problem
     path = PurePosixPath(row.path)
-    if not row.path or path.is_absolute() or ".." in path.parts:
+    if (with_pixels and not row.path) or path.is_absolute() or ".." in path.parts:
         return f"path {row.path!r} must stay within the dataset's folder (no '..', not absolute)"
     if row.label not in (*LABELS, UNLABELLED):
         return f"label {row.label!r} is unknown; use normal, abnormal, or leave it empty"

@@ -1,7 +1,7 @@
 """The whole way from a video file to snippet scores, as one folder and one value.
 
 A pipeline is a trained model together with the encoders whose features it was trained on, named by
-their cards. Its folder holds ``model.safetensors`` and ``model.json`` (:mod:`tevad_model.artifact`)
+their cards. What was ready-made in training comes with each video here. Its folder holds ``model.safetensors`` and ``model.json`` (:mod:`tevad_model.artifact`)
 and ``pipeline.json`` (the cards, and how pixels are read). Encoders are not kept in the folder but
 built anew; one that would encode otherwise than in training is refused.
 
@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -23,9 +23,10 @@ from typing import Any, Self, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from tevad_model import artifact, encoders, scoring, timeline, video
+from tevad_model import artifact, encoders, timeline, video
 from tevad_model.artifact import Model
 from tevad_model.atomic import replacing
+from tevad_model.bags import FloatFeatures, VideoFeatures
 from tevad_model.config import Modality
 from tevad_model.encoders.base import (
     CaptionEncoder,
@@ -36,7 +37,10 @@ from tevad_model.encoders.base import (
 )
 from tevad_model.encoders.card import EncoderCard, pixel_fingerprint
 from tevad_model.errors import InputError, MismatchError, VideoError
+from tevad_model.explain import ExplainedSnippet, explain, score_without_each
 from tevad_model.fingerprint import Fingerprint
+from tevad_model.ready_made import ASSUMED_FPS, CAPTIONS, EMBEDDINGS, FEATURES, TOLERANCE, fit
+from tevad_model.scoring import LeaveOut, SnippetScores, score
 from tevad_model.timeline import FloatArray
 from tevad_model.video import FrameStream
 
@@ -53,18 +57,63 @@ _READS: dict[Modality, tuple[str, ...]] = {
     "text": ("caption", "sentence"),
 }
 
+_READY_MADE = {"visual": FEATURES, "caption": CAPTIONS, "sentence": EMBEDDINGS}
+"""What takes the place of an encoder's output, by the encoder's kind."""
+
+
+@dataclass(frozen=True)
+class ReadyMade:
+    """What was made of a video elsewhere.
+
+    Attributes:
+        features: (snippets, crops, dim), or None.
+        embeddings: (snippets, dim), or None.
+        captions: one a snippet, or None.
+    """
+
+    features: FloatFeatures | None = None
+    embeddings: FloatFeatures | None = None
+    captions: Sequence[str] | None = None
+
+    def snippets(self) -> int:
+        """Snippets of the longest part."""
+        parts = (self.features, self.embeddings, self.captions)
+        return max(len(part) for part in parts if part is not None)
+
+    def fitted(self, snippets: int, video: str) -> ReadyMade:
+        """Brought to a video's snippets.
+
+        Raises:
+            VideoError: if a part is longer or shorter by more than
+                :data:`tevad_model.ready_made.TOLERANCE`.
+        """
+        fitted: dict[str, Any] = {}
+        for name in (FEATURES, EMBEDDINGS, CAPTIONS):
+            part = getattr(self, name)
+            if part is not None and abs(len(part) - snippets) > TOLERANCE:
+                raise VideoError(
+                    f"{video}: {snippets} snippets, but {name} of {len(part)}; "
+                    "make all of them from the same video at the same frame rate"
+                )
+            if part is not None:
+                fitted[name] = fit(np.asarray(part), snippets)
+        if CAPTIONS in fitted:
+            fitted[CAPTIONS] = fitted[CAPTIONS].tolist()
+        return ReadyMade(**fitted)
+
 
 @dataclass(frozen=True)
 class VideoScores:
     """What a pipeline says of one video.
 
     Attributes:
-        video: the path it was read from.
-        frames: frames it really has.
-        fps: frames a second.
+        video: the path it was read from, or the name it was given without pixels.
+        frames: frames it really has; without pixels, those of its snippets.
+        fps: frames a second; without pixels, as given.
         captions: one a snippet; empty strings if the pipeline has no captioner.
         scores: (snippets,) in [0, 1].
         magnitudes: (snippets,) feature magnitudes.
+        without: scores with a modality left out, if they were asked for.
     """
 
     video: str
@@ -73,6 +122,7 @@ class VideoScores:
     captions: tuple[str, ...]
     scores: FloatArray
     magnitudes: FloatArray
+    without: Mapping[LeaveOut, SnippetScores] = field(default_factory=dict)
 
     @property
     def frame_scores(self) -> FloatArray:
@@ -92,6 +142,16 @@ class VideoScores:
                 "caption": caption,
             }
 
+    def explained(self, ranges: Iterable[tuple[int, int]]) -> list[tuple[ExplainedSnippet, ...]]:
+        """The snippets that explain ranges of frames (:func:`tevad_model.explain.explain`)."""
+        return explain(
+            ranges,
+            SnippetScores(self.scores, self.magnitudes),
+            self.without,
+            frames=self.frames,
+            captions=self.captions,
+        )
+
 
 @dataclass(frozen=True)
 class Pipeline:
@@ -104,6 +164,7 @@ class Pipeline:
         captioner: what the model reads, or what explains a model that reads pixels alone; None if
             its training knew no captions.
         sentence: None if the model reads pixels alone.
+        ready_made: cards of what was ready-made in training, by kind of encoder.
     """
 
     model: Model
@@ -111,6 +172,17 @@ class Pipeline:
     visual: VisualEncoder | None = None
     captioner: CaptionEncoder | None = None
     sentence: SentenceEncoder | None = None
+    ready_made: Mapping[str, EncoderCard] = field(default_factory=dict)
+
+    @property
+    def reads_pixels(self) -> bool:
+        """Whether a video's pictures are needed."""
+        return self.visual is not None or self.captioner is not None
+
+    @property
+    def takes(self) -> tuple[str, ...]:
+        """The ready-made parts that must come with a video."""
+        return tuple(part for kind, part in _READY_MADE.items() if kind in self.ready_made)
 
     @classmethod
     def load(cls, folder: Path, cache: Path) -> Self:
@@ -135,11 +207,14 @@ class Pipeline:
             visual=_built(encoders.build_visual, cards.get("visual"), cache),
             captioner=_built(encoders.build_caption, cards.get("caption"), cache),
             sentence=_built(encoders.build_sentence, cards.get("sentence"), cache),
+            ready_made={kind: card for kind, card in cards.items() if card.is_ready_made},
         )
         pipeline._check_encoders(cards, folder)
         return pipeline
 
-    def score_video(self, path: Path) -> VideoScores:
+    def score_video(
+        self, path: Path, ready_made: ReadyMade | None = None, *, explain: bool = False
+    ) -> VideoScores:
         """Score a video file.
 
         Its pictures are decoded once for the visual encoder and the captioner, which run side by
@@ -148,9 +223,16 @@ class Pipeline:
         video's scores differ from those of its dataset's evaluation by no more than the rounding
         of float32 in batches of another size.
 
+        Args:
+            path: the file.
+            ready_made: the parts that the pipeline takes besides (:attr:`takes`).
+            explain: whether to score with each modality left out, too.
+
         Raises:
+            InputError: if a ready-made part that the pipeline takes is missing.
             VideoError: if the video cannot be read or encoded, with the reason.
         """
+        given = self._taken(ready_made or ReadyMade(), str(path))
         info = video.probe(path)
         features, captions = self._encode(path, info.fps)
         for name, rows in (("features", features), ("captions", captions)):
@@ -159,14 +241,75 @@ class Pipeline:
                     f"{path}: {name} of {len(rows)} snippets, but {info.frames} frames have "
                     f"{timeline.snippet_count(info.frames)}"
                 )
-        scored = scoring.score(self.model, features, self._embed(captions), video=str(path))
+        due = timeline.snippet_count(info.frames)
+        for name, rows in (("features", features), ("captions", captions)):
+            if rows is not None and len(rows) != due:
+                raise VideoError(
+                    f"{path}: {name} of {len(rows)} snippets, but {info.frames} frames have {due}"
+                )
+        given = given.fitted(due, str(path))
+        encoded = ReadyMade(
+            given.features if features is None else features,
+            given.embeddings,
+            given.captions if captions is None else captions,
+        )
+        return self._score(str(path), encoded, info.frames, info.fps, explain=explain)
+
+    def score_ready_made(
+        self,
+        name: str,
+        ready_made: ReadyMade,
+        *,
+        fps: float = ASSUMED_FPS,
+        explain: bool = False,
+    ) -> VideoScores:
+        """Score a video of which there are no pixels, by what was made of it elsewhere.
+
+        Args:
+            name: the video's.
+            ready_made: the parts that the pipeline takes (:attr:`takes`); snippets by which they
+                differ are reconciled as in training.
+            fps: frames a second.
+            explain: whether to score with each modality left out, too.
+
+        Raises:
+            InputError: if the pipeline reads pixels, or a part that it takes is missing.
+            VideoError: if the parts are of different lengths or not finite.
+            MismatchError: if their dimensions are not the model's.
+        """
+        if self.reads_pixels:
+            raise InputError(f"{name}: the model reads pixels; give the video's file")
+        given = self._taken(ready_made, name)
+        snippets = given.snippets()
+        frames = snippets * timeline.SNIPPET_FRAMES
+        return self._score(name, given.fitted(snippets, name), frames, fps, explain=explain)
+
+    def _taken(self, ready_made: ReadyMade, name: str) -> ReadyMade:
+        """The parts the pipeline takes, and no others."""
+        parts = {kind: getattr(ready_made, kind) for kind in self.takes}
+        if missing := [kind for kind, part in parts.items() if part is None]:
+            raise InputError(
+                f"{name}: the model was trained on ready-made {' and '.join(self.takes)}; "
+                f"give its {' and '.join(missing)}"
+            )
+        return ReadyMade(**parts)
+
+    def _score(
+        self, name: str, encoded: ReadyMade, frames: int, fps: float, *, explain: bool
+    ) -> VideoScores:
+        embeddings = encoded.embeddings
+        if embeddings is None:
+            embeddings = self._embed(encoded.captions)
+        features = VideoFeatures(encoded.features, embeddings)
+        scored = score(self.model, features.visual, features.text, video=name)
         return VideoScores(
-            video=str(path),
-            frames=info.frames,
-            fps=info.fps,
-            captions=tuple(captions or [""] * len(scored.scores)),
+            video=name,
+            frames=frames,
+            fps=fps,
+            captions=tuple(encoded.captions or [""] * len(scored.scores)),
             scores=scored.scores,
             magnitudes=scored.magnitudes,
+            without=score_without_each(self.model, name, features) if explain else {},
         )
 
     def _encode(
@@ -206,14 +349,14 @@ class Pipeline:
         artifact.check_fits(
             self.model,
             f"loading {folder}",
-            visual_dim=self.visual.dim if self.visual else None,
-            text_dim=self.sentence.dim if self.sentence else None,
+            visual_dim=self.visual.dim if self.visual else self.model.visual_dim,
+            text_dim=self.sentence.dim if self.sentence else self.model.text_dim,
             fingerprints=built,
         )
 
     def _fingerprints(self) -> dict[str, Fingerprint]:
         """Of the encoders as they are here, by kind."""
-        prints = {}
+        prints = {kind: card.fingerprint for kind, card in self.ready_made.items()}
         if self.visual is not None:
             prints["visual"] = pixel_fingerprint(self.visual.fingerprint, self.max_side)
         if self.captioner is not None:
@@ -280,7 +423,14 @@ def _read(path: Path) -> tuple[dict[str, EncoderCard], int | None]:
 
 def _check_complete(model: Model, cards: Mapping[str, EncoderCard], folder: Path) -> None:
     modality = model.params.modality
-    missing = [kind for kind in _READS[modality] if kind not in cards]
+    sentence = cards.get("sentence")
+    missing = [
+        kind
+        for kind in _READS[modality]
+        if kind not in cards
+        # Ready-made embeddings were made of captions that nobody here needs to know.
+        and not (kind == "caption" and sentence and sentence.is_ready_made)
+    ]
     if missing:
         raise MismatchError(
             f"the pipeline of {folder}",
@@ -292,7 +442,9 @@ def _check_complete(model: Model, cards: Mapping[str, EncoderCard], folder: Path
 def _built(
     build: Callable[[str, Mapping[str, Any], Path], _Encoder], card: EncoderCard | None, cache: Path
 ) -> _Encoder | None:
-    return None if card is None else build(card.backend, card.options, cache)
+    if card is None or card.is_ready_made:
+        return None
+    return build(card.backend, card.options, cache)
 
 
 def _features(encoder: VisualEncoder, stream: FrameStream) -> npt.NDArray[np.float16]:

@@ -4,7 +4,7 @@ import hashlib
 from collections import defaultdict
 
 from assets.caption_embeddings import ARRAY_NAME, STAGE, read_caption_embeddings
-from assets.captions import load_captions
+from assets.captions import load_captions, read_caption_manifest
 from assets.checks.encoded import (
     FINGERPRINT,
     SHAPE,
@@ -65,10 +65,11 @@ def measure_caption_embeddings(dataset: Dataset) -> Tables:
         InputError: if the stage or one before it has not run.
     """
     digests: dict[str, set[bytes]] = defaultdict(set)
+    captioned = read_caption_manifest(dataset).by_video()
 
     def measure(video: str) -> dict[str, object]:
         array = read_whole(dataset, STAGE, video, ARRAY_NAME)
-        if array is not None:
+        if array is not None and video in captioned:
             for caption, row in zip(load_captions(dataset, video), array, strict=False):
                 digests[caption].add(_digest(row))
         return measure_array(array)

@@ -17,6 +17,14 @@ from assets.workspace.params import CheckParams
 from assets.workspace.project import Dataset
 from assets.workspace.stage import ARRAY, read_encoder_card
 from tevad_model import timeline
+from tevad_model.ready_made import CAPTIONS, EMBEDDINGS, FEATURES
+
+_READY_MADE = {
+    "snippet_features": (FEATURES,),
+    "captions": (CAPTIONS,),
+    "caption_embeddings": (CAPTIONS, EMBEDDINGS),
+}
+"""What a stage's results can be made of without pixels."""
 
 Measure = Callable[[str], Mapping[str, object]]
 """Measures one video's result: ``snippets`` and whatever else is checked."""
@@ -55,8 +63,8 @@ def measure_videos(
         manifest: of the stage; the videos it has in quarantine need no result.
         measure: measures one video's result.
     """
-    frames = {row.video: row.frames for row in read_raw_videos(dataset).usable}
     made = manifest.by_video()
+    frames = _frames_due(dataset, stage)
     encoder = read_encoder_card(dataset.stage(stage)).fingerprint.digest
     rows = [
         {
@@ -69,6 +77,13 @@ def measure_videos(
         for video in sorted((frames.keys() | made.keys()) - manifest.quarantined.keys())
     ]
     return Table.of(rows, key=["video"])
+
+
+def _frames_due(dataset: Dataset, stage: str) -> dict[str, int]:
+    """Frames by video that must have a result: there are pixels or ready-made parts to make it of."""
+    is_ready_made = any(getattr(dataset.entry, kind) for kind in _READY_MADE[stage])
+    rows = read_raw_videos(dataset).usable
+    return {row.video: row.frames for row in rows if is_ready_made or row.path}
 
 
 def with_commonest_shape(table: Table) -> Table:

@@ -105,9 +105,11 @@ def _state(dataset: Dataset, row: RawVideoRow | None) -> str:
         return "listed, but not in the manifest"
     if row.problem:
         return QUARANTINED
-    path = video_path(dataset, row)
     if row.frames < 1:
         return "without a frame"
+    if not row.path:
+        return USABLE  # it has no pixels, and what is ready-made of it was matched with it
+    path = video_path(dataset, row)
     if not path.is_file():
         return f"{row.path} is not there"
     if path.stat().st_size != row.bytes:

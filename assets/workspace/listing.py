@@ -2,20 +2,24 @@
 
 The listing is to a dataset what an import is to DVC: a record of the outside that changes only when
 someone looks again, so that ``dvc status`` needs no network and a version can be told from the next.
-It holds ``videos.csv`` as the source has it (or one made from folder names), ``events.csv`` where there is one, and
-``files.csv`` with each listed file's size and version.
+It holds ``videos.csv`` as the source has it (or one made from folder names or list files),
+``events.csv`` where there is one, ``files.csv`` with each listed video's size and version, and
+``ready_made.csv`` with those of the features, embeddings and captions that were made elsewhere.
 """
 
 from __future__ import annotations
 
 import csv
+import hashlib
 import logging
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from assets.workspace.files import write_csv, write_text
+from assets.workspace.params import DatasetParams
 from assets.workspace.project import Dataset
-from assets.workspace.sources import Source, SourceFile, open_source, versions
+from assets.workspace.sources import Source, SourceFile, open_source, read_file, versions
 from tevad_model.dataset import (
     EventRow,
     VideoRow,
@@ -26,13 +30,25 @@ from tevad_model.dataset import (
     unlisted_videos,
 )
 from tevad_model.errors import InputError, SourceUnreachableError
+from tevad_model.ready_made import (
+    CAPTIONS,
+    EMBEDDINGS,
+    FEATURES,
+    find_files,
+    laid_over,
+    rows_from_list,
+)
 
 logger = logging.getLogger("tevad")
 
 VIDEOS = "videos.csv"
 EVENTS = "events.csv"
 FILES = "files.csv"
+READY_MADE = "ready_made.csv"
 UNLISTED = "unlisted.txt"
+
+ALL_VIDEOS = ""
+"""Whose captions a file holds: no one video's."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +58,9 @@ class Listing:
     Attributes:
         rows: the videos; those that cannot be used carry their problem.
         files: size and version by path, of listed files that the source has.
+        ready_made: the same of ready-made features, embeddings and captions, by kind and video; a
+            video with several files of a kind has them all. Captions are one file
+            (:data:`ALL_VIDEOS`), whose version is the SHA-256 of its content.
         events: ranges by video, or None where the source has no ``events.csv``.
         event_problems: reason by video whose events are unsound.
         unlisted: video files the source has but no row lists.
@@ -49,6 +68,7 @@ class Listing:
 
     rows: list[VideoRow]
     files: dict[str, SourceFile]
+    ready_made: dict[str, dict[str, list[SourceFile]]]
     events: list[EventRow] | None
     event_problems: dict[str, str]
     unlisted: list[str]
@@ -61,14 +81,16 @@ def refresh(dataset: Dataset) -> None:
         InputError: if the source cannot be reached or its tables cannot be read at all. The last
             listing stays as it was.
     """
-    entry = dataset.entry
-    source = open_source(entry.source, dataset.project.root)
-    available = versions(source.files())
-    texts = _texts(source, available, entry.source)
-    rows = parse_videos(texts[VIDEOS], VIDEOS)
-    if EVENTS in texts:
-        parse_events(texts[EVENTS], f"{entry.source}/{EVENTS}")
-    listed = {row.path for row in rows}
+    entry, root = dataset.entry, dataset.project.root
+    source = open_source(entry.source, root) if entry.source else None
+    available = versions(source.files()) if source else {}
+    videos = _videos_text(entry, root, source, available)
+    events = _events_text(entry, root, source, available)
+    rows = parse_videos(videos, VIDEOS, with_pixels=not entry.is_ready_made)
+    if events:
+        parse_events(events, entry.events or f"{entry.source}/{EVENTS}")
+    ready_made = _ready_made_files(entry, root, {row.video for row in rows})
+    listed = {row.path for row in rows if row.path}
     inside = {path for path in available if any(path.startswith(f"{row}/") for row in listed)}
     unlisted = unlisted_videos(rows, available.keys() - inside)
     present = (available[path] for path in sorted(listed) if path in available)
@@ -77,9 +99,10 @@ def refresh(dataset: Dataset) -> None:
         ("path", "bytes", "version"),
         ((file.path, file.bytes, file.version) for file in present),
     )
-    _write_or_remove(dataset.source / EVENTS, texts.get(EVENTS, ""))
+    _write_ready_made(dataset.source / READY_MADE, ready_made)
+    _write_or_remove(dataset.source / EVENTS, events)
     _write_or_remove(dataset.source / UNLISTED, "".join(f"{path}\n" for path in unlisted))
-    write_text(dataset.source / VIDEOS, texts[VIDEOS])
+    write_text(dataset.source / VIDEOS, videos)
 
 
 def refresh_if_reachable(dataset: Dataset) -> None:
@@ -109,7 +132,11 @@ def read(dataset: Dataset) -> Listing:
             f"{folder / VIDEOS}: not there; look at the source first "
             f"(`tevad dataset refresh {dataset.name}`)"
         )
-    rows = parse_videos((folder / VIDEOS).read_text(encoding="utf-8"), VIDEOS)
+    rows = parse_videos(
+        (folder / VIDEOS).read_text(encoding="utf-8"),
+        VIDEOS,
+        with_pixels=not dataset.entry.is_ready_made,
+    )
     events: list[EventRow] | None = None
     problems: dict[str, str] = {}
     if (folder / EVENTS).is_file():
@@ -124,6 +151,7 @@ def read(dataset: Dataset) -> Listing:
     return Listing(
         rows=rows,
         files=files,
+        ready_made=_read_ready_made(folder / READY_MADE),
         events=events,
         event_problems=problems,
         unlisted=unlisted.read_text(encoding="utf-8").split("\n")[:-1]
@@ -132,12 +160,75 @@ def read(dataset: Dataset) -> Listing:
     )
 
 
-def _texts(source: Source, available: dict[str, SourceFile], address: str) -> dict[str, str]:
-    texts = {name: source.read_text(name) for name in (VIDEOS, EVENTS) if name in available}
-    if VIDEOS not in texts:
-        rows = rows_from_paths(sorted(available), address)
-        texts[VIDEOS] = format_videos(rows)
-    return texts
+def _videos_text(
+    entry: DatasetParams, root: Path, source: Source | None, available: Mapping[str, SourceFile]
+) -> str:
+    """The table of videos: as it is, or made from list files or from the folders they lie in."""
+    table, name = "", entry.labels or VIDEOS
+    if entry.labels:
+        table = read_file(entry.labels, root)
+    elif source and VIDEOS in available:
+        table = source.read_text(VIDEOS)
+    if entry.lists:
+        listed = [
+            row for path in entry.lists for row in rows_from_list(read_file(path, root), path)
+        ]
+        labels = parse_videos(table, name, with_pixels=False) if table else []
+        return format_videos(laid_over(listed, labels))
+    return table or format_videos(rows_from_paths(sorted(available), str(entry.source)))
+
+
+def _events_text(
+    entry: DatasetParams, root: Path, source: Source | None, available: Mapping[str, SourceFile]
+) -> str:
+    if entry.events:
+        return read_file(entry.events, root)
+    return source.read_text(EVENTS) if source and EVENTS in available else ""
+
+
+def _ready_made_files(
+    entry: DatasetParams, root: Path, videos: Set[str]
+) -> dict[str, dict[str, list[SourceFile]]]:
+    """The files of features and embeddings of the listed videos, and the one of captions."""
+    found: dict[str, dict[str, list[SourceFile]]] = {}
+    if entry.captions:
+        content = read_file(entry.captions, root).encode()
+        digest = hashlib.sha256(content).hexdigest()
+        name = PurePosixPath(entry.captions).name
+        found[CAPTIONS] = {ALL_VIDEOS: [SourceFile(name, len(content), digest)]}
+    for kind in (FEATURES, EMBEDDINGS):
+        if address := getattr(entry, kind):
+            files = {file.path: file for file in open_source(address, root).files()}
+            by_video = find_files(files, kind)
+            found[kind] = {
+                video: [files[path] for path in by_video[video]]
+                for video in sorted(videos & by_video.keys())
+            }
+    return found
+
+
+def _write_ready_made(path: Path, found: Mapping[str, Mapping[str, list[SourceFile]]]) -> None:
+    if not found:
+        path.unlink(missing_ok=True)
+        return
+    rows = (
+        (kind, video, file.path, file.bytes, file.version)
+        for kind, by_video in found.items()
+        for video, files in by_video.items()
+        for file in files
+    )
+    write_csv(path, ("kind", "video", "path", "bytes", "version"), rows)
+
+
+def _read_ready_made(path: Path) -> dict[str, dict[str, list[SourceFile]]]:
+    found: dict[str, dict[str, list[SourceFile]]] = {}
+    if path.is_file():
+        with path.open(encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file):
+                by_video = found.setdefault(row["kind"], {})
+                listed = SourceFile(row["path"], int(row["bytes"]), row["version"])
+                by_video.setdefault(row["video"], []).append(listed)
+    return found
 
 
 def _write_or_remove(path: Path, text: str) -> None:

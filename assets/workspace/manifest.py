@@ -46,9 +46,11 @@ class RawVideoRow:
     """A video as the first stage took it in.
 
     Attributes:
-        path: where it lies below the stage's folder; empty if quarantined.
-        frames: the frames it really has.
-        sha256: hash of the file's bytes; empty if it could not be read.
+        path: where it lies below the stage's folder; empty if quarantined or without pixels.
+        frames: the frames it really has; without pixels, those it is said to have.
+        sha256: hash of the file's bytes, without pixels of its ready-made arrays; empty if there
+            are neither.
+        source: the recording it is cut from; empty if it is one by itself.
         problem: why it is in quarantine; empty if it is not.
     """
 
@@ -63,6 +65,7 @@ class RawVideoRow:
     height: int
     bytes: int
     sha256: str
+    source: str = ""
     problem: str = ""
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -19,6 +19,7 @@ from assets.workspace.files import replace_text
 from tevad_model.config import TrainingParams
 from tevad_model.dataset import name_problem
 from tevad_model.errors import InputError
+from tevad_model.ready_made import EMBEDDINGS, FEATURES
 
 FILE_NAME = "params.yaml"
 DEFAULT_PRESET = "paper"
@@ -82,13 +83,59 @@ class CheckParams(_Section):
 
 
 class DatasetParams(_Section):
-    """One dataset: where its videos come from and how it departs from the other parameters."""
+    """One dataset: where its data come from and how it departs from the other parameters.
 
-    source: str = Field(description="A folder, absolute or from the project's root, or s3://….")
+    Files and folders are absolute, from the project's root, or s3://… (features and embeddings lie
+    on this machine).
+    """
+
+    source: str | None = Field(
+        None, description="The folder of the videos, or at least of videos.csv."
+    )
+    features: str | None = Field(
+        None, description="A folder of ready-made features, <video>_i3d.npy or <video>.npy."
+    )
+    embeddings: str | None = Field(
+        None, description="A folder of ready-made embeddings, <video>_emb.npy or <video>.npy."
+    )
+    captions: str | None = Field(None, description="Ready-made captions, a file of JSON lines.")
+    lists: tuple[str, ...] = Field(
+        (), description="Files that list the videos of a split, a path to a feature file a line."
+    )
+    labels: str | None = Field(
+        None, description="A table video,label[,split][,class], where there is no videos.csv."
+    )
+    events: str | None = Field(None, description="An events.csv that lies elsewhere.")
     fps: float | None = Field(
-        None, gt=0, description="Frames a second of frame folders, which do not say it themselves."
+        None,
+        gt=0,
+        description="Frames a second of frame folders and of videos without pixels, which do not "
+        "say it themselves.",
     )
     preset: str = Field(DEFAULT_PRESET, description="A name from `presets`.")
+
+    @property
+    def is_ready_made(self) -> bool:
+        """Whether anything of it was made elsewhere; then its videos need no pixels."""
+        return any((self.features, self.embeddings, self.captions))
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where its videos, or what was made of them, come from."""
+        return [
+            each for each in (self.source, self.features, self.embeddings, self.captions) if each
+        ]
+
+    @model_validator(mode="after")
+    def _says_which_videos(self) -> Self:
+        if not (self.source or self.lists or self.labels):
+            raise ValueError("needs a source, lists or labels: nothing else says which videos")
+        if not (self.source or self.is_ready_made):
+            raise ValueError("needs a source, or ready-made features, embeddings or captions")
+        for name in (FEATURES, EMBEDDINGS):
+            if str(getattr(self, name) or "").startswith("s3://"):
+                raise ValueError(f"{name} must lie on this machine; copy them here first")
+        return self
 
 
 class StageParams(_Section):
@@ -174,7 +221,7 @@ def write_dataset(root: Path, name: str, entry: DatasetParams) -> None:
             data["datasets"] = {}
         # dvc.yaml reads the preset's name from here, so it is written even where it is the default.
         data["datasets"][name] = {
-            **entry.model_dump(exclude_defaults=True),
+            **entry.model_dump(mode="json", exclude_defaults=True),
             "preset": entry.preset,
         }
 

@@ -64,6 +64,22 @@ def open_source(address: str, root: Path) -> Source:
     return LocalSource(folder.resolve())
 
 
+def read_file(address: str, root: Path) -> str:
+    """The text of one file at an address: ``s3://bucket/key``, or a path (relative to ``root``).
+
+    Raises:
+        SourceUnreachableError: if it is not there.
+        InputError: if it is not text.
+    """
+    if address.startswith("s3://"):
+        folder, _, name = address.rpartition("/")
+        return S3Source(folder).read_text(name)
+    path = root / Path(address).expanduser()
+    if not path.is_file():
+        raise SourceUnreachableError(f"{path}: no such file")
+    return LocalSource(path.parent).read_text(path.name)
+
+
 @dataclass(frozen=True)
 class LocalSource:
     """A folder on this machine."""

@@ -9,6 +9,12 @@ from typing import Any
 from tevad_model.fingerprint import Fingerprint
 from tevad_model.timeline import SNIPPET_FRAMES
 
+READY_MADE = "ready-made"
+"""The backend of what was made elsewhere: nothing here can make more of it."""
+
+_READY_MADE_VERSION = 1
+"""Changes when ready-made results would be brought to a video's snippets otherwise."""
+
 
 @dataclass(frozen=True)
 class EncoderCard:
@@ -32,6 +38,17 @@ class EncoderCard:
             "fingerprint": self.fingerprint.parts,
             "digest": self.fingerprint.digest,
         }
+
+    @classmethod
+    def ready_made(cls, kind: str) -> EncoderCard:
+        """The card of features, embeddings or captions that were made elsewhere."""
+        parts = {"backend": READY_MADE, "kind": kind, "code_version": _READY_MADE_VERSION}
+        return cls(READY_MADE, {}, Fingerprint(parts))
+
+    @property
+    def is_ready_made(self) -> bool:
+        """Whether no encoder can be built from it."""
+        return self.backend == READY_MADE
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> EncoderCard:

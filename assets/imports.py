@@ -1,0 +1,113 @@
+"""What the stages share that take in results made elsewhere instead of making them.
+
+A stage with ready-made results writes them in its own format, brought to the video's snippets, so
+that no later stage can tell who made them. Which file is whose was settled by raw_videos.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from assets.frames import Write
+from assets.raw_videos import STAGE as RAW_VIDEOS
+from assets.raw_videos import read_raw_videos
+from assets.workspace import files
+from assets.workspace.manifest import RawVideoRow
+from assets.workspace.project import Dataset
+from assets.workspace.ready_made import ArrayFolder, read_arrays, read_captions
+from assets.workspace.stage import ARRAY, LINES, Item, StageReport, run_per_video
+from tevad_model import timeline
+from tevad_model.encoders.card import EncoderCard
+from tevad_model.errors import VideoError
+from tevad_model.ready_made import CAPTIONS, STORED_AS, Captions, fit, read_array
+
+
+def import_arrays(
+    dataset: Dataset,
+    stage: str,
+    kind: str,
+    *,
+    array_name: str,
+    code_version: str,
+) -> StageReport:
+    """Bring ready-made arrays into a stage's format; what fits already stays.
+
+    Args:
+        kind: ``features`` or ``embeddings``.
+        array_name: how the stage calls its array.
+
+    Raises:
+        InputError: if raw_videos has not run, or the arrays' folder is not there though something
+            has to be read from it.
+    """
+    raw = read_raw_videos(dataset)
+    arrays = read_arrays(dataset.stage(RAW_VIDEOS), kind)
+    folder = ArrayFolder(dataset, kind)
+
+    def compute(item: Item, path: Path, header: dict[str, object]) -> None:
+        array = arrays[item.video]
+        if folder.identity(array.path).sha256 != array.sha256:
+            raise VideoError(
+                f"{item.video}: {array.path} has changed since raw_videos took it in; run that again"
+            )
+        rows = fit(read_array(folder.file(array.path), kind, STORED_AS[kind]), item.snippets)
+        files.write_array(path, array_name, rows, header)
+
+    items = [
+        Item(row.video, arrays[row.video].sha256, timeline.snippet_count(row.frames))
+        for row in raw.usable
+    ]
+    with dataset.held():
+        return run_per_video(
+            dataset,
+            stage,
+            items,
+            encoder=EncoderCard.ready_made(kind),
+            code_version=code_version,
+            result=ARRAY,
+            compute=compute,
+            quarantined=raw.quarantined,
+        )
+
+
+def import_captions(
+    dataset: Dataset, stage: str, *, write: Write[list[str]], code_version: str
+) -> StageReport:
+    """Bring ready-made captions to the videos' snippets; what fits already stays.
+
+    Args:
+        write: as of :func:`assets.frames.run_on_frames`.
+
+    Raises:
+        InputError: if raw_videos has not run.
+    """
+    raw = read_raw_videos(dataset)
+    rows = raw.by_video()
+    captions = read_captions(dataset.stage(RAW_VIDEOS))
+
+    def compute(item: Item, path: Path, header: dict[str, object]) -> None:
+        row = rows[item.video]
+        write(path, captions[item.video].by_snippet(row.frames, row.fps), header, row)
+
+    items = [
+        Item(row.video, _digest(captions[row.video], row), timeline.snippet_count(row.frames))
+        for row in raw.usable
+    ]
+    with dataset.held():
+        return run_per_video(
+            dataset,
+            stage,
+            items,
+            encoder=EncoderCard.ready_made(CAPTIONS),
+            code_version=code_version,
+            result=LINES,
+            compute=compute,
+            quarantined=raw.quarantined,
+        )
+
+
+def _digest(captions: Captions, row: RawVideoRow) -> str:
+    """Changes with what is said of a video, and with the snippets it is said of."""
+    content = json.dumps([asdict(captions), row.frames, row.fps])
+    return hashlib.sha256(content.encode()).hexdigest()
