@@ -181,6 +181,26 @@ def _run(project: Project, name: str) -> None:
 
 
 @main.command()
+@click.argument("name")
+@click.option("--seed", "seeds", type=int, multiple=True, help="Instead of those of params.yaml.")
+@_reported
+def ablate(name: str, seeds: tuple[int, ...]) -> None:
+    """Say what each part of TEVAD is worth on dataset NAME (the paper's table 5).
+
+    Trains the model with each modality alone, and with both in every fusion with and without the
+    text's temporal network. Needs the features that `tevad run NAME` makes; goes on where it was
+    if interrupted.
+    """
+    from assets.ablation import ablate as run_ablation
+    from assets.ablation import table
+    from assets.workspace.tracking import Tracking
+
+    project = _project()
+    rows = run_ablation(project.dataset(name), Tracking.of(project), seeds or None)
+    click.echo(table(rows))
+
+
+@main.command()
 @click.argument("videos", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @click.option("--model", help="models:/NAME@ALIAS or models:/NAME/VERSION.")
 @click.option(
