@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,9 +54,14 @@ def sha256_file(path: Path) -> str:
     return digest.hexdigest()
 
 
-def sha256_folder(folder: Path) -> str:
-    """SHA-256 over the names and bytes of a folder's files, such as a saved model's."""
+def sha256_folder(folder: Path, patterns: Iterable[str] = ("*",)) -> str:
+    """SHA-256 over the names and bytes of a folder's files, such as a saved model's.
+
+    Args:
+        folder: looked through with all below it.
+        patterns: which files count, by name.
+    """
     digest = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+    for path in sorted({p for each in patterns for p in folder.rglob(each) if p.is_file()}):
         digest.update(f"{path.relative_to(folder).as_posix()}\0{sha256_file(path)}\n".encode())
     return digest.hexdigest()

@@ -334,24 +334,6 @@ class TevadNetwork(nn.Module):
         return torch.sigmoid(last(x))
 
 
-def resolve_device(name: str) -> torch.device:
-    """The device that ``auto``, ``cpu``, ``cuda`` or ``mps`` stands for here.
-
-    Raises:
-        InputError: if the named device is not there.
-    """
-    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": _mps_is_available()}
-    if name == "auto":
-        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if present[kind]))
-    if not present.get(name, False):
-        raise InputError(f"device: {name!r} is not available here; use 'auto' or 'cpu'")
-    return torch.device(name)
-
-
-def _mps_is_available() -> bool:
-    return torch.backends.mps.is_available()
-
-
 def _linear(inputs: int, outputs: int, *, bias: bool = True) -> nn.Linear:
     """A linear layer with Xavier's uniform weights and zero bias, as in the published runs."""
     layer = nn.Linear(inputs, outputs, bias=bias)

@@ -42,9 +42,10 @@ from tevad_model.bags import (
     split_folds,
 )
 from tevad_model.config import Selection, TrainingParams
+from tevad_model.devices import resolve_device
 from tevad_model.errors import InputError
 from tevad_model.losses import bag_scores, tevad_loss, top_snippets
-from tevad_model.network import FeatureInput, Output, TevadNetwork, resolve_device
+from tevad_model.network import FeatureInput, Output, TevadNetwork
 from tevad_model.timeline import FloatArray
 
 CHECKPOINT_FORMAT = 1

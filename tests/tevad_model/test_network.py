@@ -10,6 +10,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from tevad_model.config import TrainingParams
+from tevad_model.devices import resolve_device
 from tevad_model.errors import InputError
 from tevad_model.network import (
     FeatureInput,
@@ -17,7 +18,6 @@ from tevad_model.network import (
     TemporalConvolution,
     TemporalNetwork,
     TevadNetwork,
-    resolve_device,
 )
 
 VISUAL, TEXT = 16, 8

@@ -26,6 +26,12 @@ def _efficientnet(options: Options, cache: Path) -> VisualEncoder:
     return EfficientNetEncoder(_parse(EfficientNetOptions, options, "snippet_features"), cache)
 
 
+def _video_model(options: Options, cache: Path) -> VisualEncoder:
+    from tevad_model.encoders.video_model import VideoModelEncoder, VideoModelOptions
+
+    return VideoModelEncoder(_parse(VideoModelOptions, options, "snippet_features"), cache)
+
+
 def _motion(options: Options, cache: Path) -> CaptionEncoder:  # noqa: ARG001 - keeps nothing
     from tevad_model.encoders.motion import MotionCaptioner, MotionOptions
 
@@ -38,7 +44,10 @@ def _sentence(options: Options, cache: Path) -> SentenceEncoder:  # noqa: ARG001
     return SentenceTransformerEncoder(_parse(SentenceOptions, options, "caption_embeddings"))
 
 
-VISUAL: dict[str, Callable[[Options, Path], VisualEncoder]] = {"efficientnet-lite0": _efficientnet}
+VISUAL: dict[str, Callable[[Options, Path], VisualEncoder]] = {
+    "efficientnet-lite0": _efficientnet,
+    "transformers": _video_model,
+}
 CAPTION: dict[str, Callable[[Options, Path], CaptionEncoder]] = {"motion": _motion}
 SENTENCE: dict[str, Callable[[Options, Path], SentenceEncoder]] = {
     "sentence-transformers": _sentence

@@ -5,22 +5,18 @@ and pictures of the differences between frames (motion); the largest activations
 map in each region of a crop layout are the features. PyTorch is needed once, to export the network;
 ONNX Runtime runs it.
 
-Belongs here: the pictures that the network sees, the pooling, the exported network and its cache.
-Doesn't: decoding (:mod:`tevad_model.video`), the Protocol (:mod:`tevad_model.encoders.base`).
+Belongs here: the pictures that the network sees, the pooling, the exported network. Doesn't:
+decoding (:mod:`tevad_model.video`), the Protocol (:mod:`tevad_model.encoders.base`), the cache of
+exported networks (:mod:`tevad_model.encoders.onnx`).
 """
 
 from __future__ import annotations
 
-import hashlib
-import logging
 import math
-import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import cached_property
-from importlib.metadata import version
 from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
@@ -29,9 +25,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
-from tevad_model.atomic import replacing
 from tevad_model.encoders.base import Features, Frame
-from tevad_model.errors import InputError, VideoError
+from tevad_model.encoders.onnx import cached_network, quiet_exporter, session
+from tevad_model.errors import VideoError
 from tevad_model.fingerprint import Fingerprint, sha256_file
 from tevad_model.timeline import SNIPPET_FRAMES
 
@@ -200,15 +196,7 @@ class EfficientNetEncoder:
 
     @cached_property
     def _session(self) -> onnxruntime.InferenceSession:
-        import onnxruntime
-
-        settings = onnxruntime.SessionOptions()
-        settings.intra_op_num_threads = self.options.threads or 0
-        # Waiting threads would take the cores from decoding and from the other encoders.
-        settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        return onnxruntime.InferenceSession(
-            exported_network(self._cache), settings, providers=["CPUExecutionProvider"]
-        )
+        return session(exported_network(self._cache), self.options.threads)
 
 
 def picture_shape(frame: Frame, side: int) -> tuple[int, int]:
@@ -293,37 +281,15 @@ def weights_file() -> Path:
 
 
 def exported_network(cache: Path) -> bytes:
-    """The network as ONNX, from the cache or, if it is missing or damaged there, exported anew.
+    """The network as ONNX, from the cache or exported anew.
 
-    The graph takes ``pictures`` (n, 32·a, 32·b, 3) uint8 and gives ``maps`` (n, 1280, a, b). A
-    cached file bears the weights' and its own hash in its name, so a damaged one is known by its
-    bytes, and processes that export at the same time do not disturb each other.
+    The graph takes ``pictures`` (n, 32·a, 32·b, 3) uint8 and gives ``maps`` (n, 1280, a, b).
 
     Raises:
         InputError: if the cache cannot be a folder.
     """
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"{cache}: cannot be the folder of the exported network: {error.strerror}; name another"
-        ) from None
-    exporter = "-".join(version(package) for package in ("torch", "onnx", "onnxscript"))
-    key = hashlib.sha256(f"{sha256_file(weights_file())} {exporter} {CODE_VERSION}".encode())
-    stem = f"efficientnet-lite0-{key.hexdigest()[:12]}"
-    for path in sorted(cache.glob(f"{stem}-*.onnx")):
-        content = path.read_bytes()
-        if path.name == _cache_name(stem, content):
-            return content
-        path.unlink(missing_ok=True)
-    content = _export()
-    with replacing(cache / _cache_name(stem, content)) as temporary:
-        temporary.write_bytes(content)
-    return content
-
-
-def _cache_name(stem: str, content: bytes) -> str:
-    return f"{stem}-{hashlib.sha256(content).hexdigest()[:12]}.onnx"
+    identity = f"{sha256_file(weights_file())} {CODE_VERSION}"
+    return cached_network(cache, "efficientnet-lite0", identity, _export)
 
 
 def network() -> torch.nn.Module:
@@ -356,8 +322,7 @@ def _export() -> bytes:
     import torch
 
     example = torch.zeros(1, 2 * STRIDE, 2 * STRIDE, 3, dtype=torch.uint8)
-    with warnings.catch_warnings(), _quiet("torch.onnx"):
-        warnings.simplefilter("ignore", FutureWarning)
+    with quiet_exporter():
         exported = torch.onnx.export(
             torch.export.export(network(), (example,)),
             (),
@@ -374,15 +339,3 @@ def _export() -> bytes:
             value.type.tensor_type.shape.dim[axis].dim_param = name
     content: bytes = model.SerializeToString()
     return content
-
-
-@contextmanager
-def _quiet(logger: str) -> Iterator[None]:
-    """Let only errors of a logger through: it warns of operators of torchvision, which is not used."""
-    log = logging.getLogger(logger)
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        log.setLevel(level)
