@@ -1,0 +1,64 @@
+"""What downloaded files were the first time: ``downloads.json`` in the project, kept in git.
+
+Few datasets publish checksums. Where there is none, the first download is trusted and its SHA-256
+written here; a later one that differs is refused, on this machine and on a colleague's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+from assets.workspace import files
+from orchestration.downloads.transfer import Content
+from tevad_model.errors import InputError
+
+FILE_NAME = "downloads.json"
+
+
+class Pins:
+    """The pinned files of one dataset."""
+
+    def __init__(self, root: Path, dataset: str) -> None:
+        self._path = root / FILE_NAME
+        self._dataset = dataset
+
+    def of(self, name: str) -> Content | None:
+        """What the file of this name was, or None if it is not pinned.
+
+        Raises:
+            InputError: if ``downloads.json`` cannot be read.
+        """
+        pinned = self._read().get(self._dataset, {}).get(name)
+        return None if pinned is None else Content(**pinned)
+
+    def add(self, contents: Mapping[str, Content]) -> None:
+        """Pin files by name."""
+        data = self._read()
+        pinned = data.setdefault(self._dataset, {})
+        pinned.update({name: asdict(content) for name, content in contents.items()})
+        files.write_json(self._path, data)
+
+    def check(self, path: Path, content: Content, name: str) -> None:
+        """Compare a file with its pin, if it has one.
+
+        Raises:
+            InputError: naming both checksums and how to accept the new file.
+        """
+        pinned = self.of(name)
+        if pinned is not None and pinned != content:
+            raise InputError(
+                f"{path}: sha256 {content.sha256}, but {self._path} pins {pinned.sha256} for "
+                f"{name}: it differs from the first download. If it was published anew, remove "
+                f"{name!r} from {FILE_NAME} to accept it"
+            )
+
+    def _read(self) -> dict[str, dict[str, dict[str, int | str]]]:
+        try:
+            data = files.read_json(self._path)
+        except FileNotFoundError:
+            return {}
+        except ValueError as error:
+            raise InputError(f"{self._path}: not JSON ({error}); restore it from git") from None
+        return dict(data)
