@@ -6,9 +6,9 @@ written here; a later one that differs is refused, on this machine and on a coll
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from assets.workspace import files
 from orchestration.downloads.transfer import Content
@@ -33,14 +33,13 @@ class Pins:
         pinned = self._read().get(self._dataset, {}).get(name)
         return None if pinned is None else Content(**pinned)
 
-    def add(self, contents: Mapping[str, Content]) -> None:
-        """Pin files by name."""
+    def add(self, name: str, content: Content) -> None:
+        """Pin a file."""
         data = self._read()
-        pinned = data.setdefault(self._dataset, {})
-        pinned.update({name: asdict(content) for name, content in contents.items()})
+        data.setdefault(self._dataset, {})[name] = asdict(content)
         files.write_json(self._path, data)
 
-    def check(self, path: Path, content: Content, name: str) -> None:
+    def check(self, content: Content, name: str) -> None:
         """Compare a file with its pin, if it has one.
 
         Raises:
@@ -49,12 +48,12 @@ class Pins:
         pinned = self.of(name)
         if pinned is not None and pinned != content:
             raise InputError(
-                f"{path}: sha256 {content.sha256}, but {self._path} pins {pinned.sha256} for "
-                f"{name}: it differs from the first download. If it was published anew, remove "
-                f"{name!r} from {FILE_NAME} to accept it"
+                f"{name}: sha256 {content.sha256}, but {self._path} pins {pinned.sha256}: it differs "
+                f"from the first download. If it was published anew, remove it from {FILE_NAME} to "
+                "accept it"
             )
 
-    def _read(self) -> dict[str, dict[str, dict[str, int | str]]]:
+    def _read(self) -> dict[str, dict[str, dict[str, Any]]]:
         try:
             data = files.read_json(self._path)
         except FileNotFoundError:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import requests
@@ -68,22 +69,25 @@ class Content:
     bytes: int | None = None
     sha256: str | None = None
 
-    def check(self, path: Path, actual: Content, shown: str) -> None:
-        """Compare with what came.
+    def check(self, actual: Content, shown: str) -> None:
+        """Compare with what came, as far as it is known what should.
 
         Raises:
-            InputError: naming the file, and what was expected and what came. ``path`` is removed.
+            InputError: naming the file as ``shown``, what was expected and what came.
         """
         for what, wanted, got in (
             ("bytes", self.bytes, actual.bytes),
             ("sha256", self.sha256, actual.sha256),
         ):
             if wanted is not None and wanted != got:
-                path.unlink(missing_ok=True)
                 raise InputError(
                     f"{shown}: not what was expected: {what} {got}, expected {wanted}; it was cut, "
                     "changed or tampered with. Download it again, or from another address (--url)"
                 )
+
+
+UNKNOWN = Content()
+DEFAULT_PATIENCE = Patience()
 
 
 def measure(path: Path) -> Content:
@@ -92,7 +96,7 @@ def measure(path: Path) -> Content:
 
 
 def download(
-    url: str, to: Path, expected: Content | None = None, patience: Patience | None = None
+    url: str, to: Path, expected: Content = UNKNOWN, patience: Patience = DEFAULT_PATIENCE
 ) -> Content:
     """Bring a file from an address, going on where an earlier call was cut.
 
@@ -110,7 +114,7 @@ def download(
         InputError: if the server refuses or stays silent, the disk is too small, or the file is not
             the expected one.
     """
-    return _Transfer(url, to, expected or Content(), patience or Patience()).run()
+    return _Transfer(url, to, expected, patience).run()
 
 
 class _InterruptedError(Exception):
@@ -131,6 +135,7 @@ class _Transfer:
             raise InputError(f"{url}: not an http or https address")
         self._url = url
         self._to = to
+        self._shown = f"{to.name} from {url}"
         self._expected = expected
         self._patience = patience
         self._part = to.with_name(f"{to.name}.part")
@@ -142,9 +147,13 @@ class _Transfer:
         with requests.Session() as session:
             self._persist(session)
         content = self._digest.content_of(self._part)
-        self._note.unlink(missing_ok=True)
-        self._expected.check(self._part, content, f"{self._to.name} from {self._url}")
+        try:
+            self._expected.check(content, self._shown)
+        except InputError:
+            self._forget()
+            raise
         self._part.replace(self._to)
+        self._note.unlink()
         return content
 
     def _persist(self, session: requests.Session) -> None:
@@ -238,9 +247,7 @@ class _Transfer:
     def _require_fit(self, total: int | None, start: int) -> None:
         if total is None:
             return
-        Content(self._expected.bytes).check(
-            self._part, Content(total), f"{self._to.name} from {self._url}"
-        )
+        Content(self._expected.bytes).check(Content(total), self._shown)
         free = shutil.disk_usage(self._to.parent).free - _SPARE_BYTES
         if total - start > free:
             raise InputError(
@@ -316,7 +323,7 @@ def _require_success(response: requests.Response) -> None:
 
 def _refuse_downgrade(response: requests.Response) -> None:
     hops = [hop.url for hop in (*response.history, response)]
-    for before, after in zip(hops, hops[1:], strict=False):
+    for before, after in pairwise(hops):
         if before.startswith("https://") and not after.startswith("https://"):
             raise InputError(f"{before}: redirects from https to {after}; refused")
 

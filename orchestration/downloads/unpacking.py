@@ -26,7 +26,7 @@ from tevad_model.errors import InputError
 _SPARE_BYTES = 64 << 20
 _UNSUPPORTED = {b"Rar!\x1a\x07": "RAR", b"7z\xbc\xaf\x27\x1c": "7-Zip"}
 
-_DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError)
+_DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError)
 
 
 @dataclass(frozen=True)
@@ -201,14 +201,13 @@ class _Budget:
 
 @contextmanager
 def _described(archive: Path) -> Iterator[None]:
-    """Damage inside an archive as a message. Other errors of the system stay what they are."""
+    """What is wrong with an archive, or with writing its files, as a message."""
     try:
         yield
     except NotImplementedError as error:
         raise InputError(f"{archive}: packed in a way that is not supported ({error})") from None
     except _DAMAGE as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        raise InputError(
-            f"{archive}: damaged or cut ({type(error).__name__}: {error}); download it again"
-        ) from None
+        reason = f"{type(error).__name__}: {error}"
+        raise InputError(f"{archive}: damaged or cut ({reason}); download it again") from None
+    except OSError as error:
+        raise InputError(f"{archive}: cannot be unpacked ({error})") from None
