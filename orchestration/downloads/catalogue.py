@@ -126,7 +126,7 @@ PED2 = Entry(
     ),
     steps="Fetch UCSD_Anomaly_Dataset.tar.gz from the home page.",
     layout=layouts.ped2,
-    skip="UCSDped1/",
+    skip=r"(^|/)UCSDped1/",
 )
 
 _UCF_REPOSITORY = "https://raw.githubusercontent.com/WaqasSultani/AnomalyDetectionCVPR2018"
@@ -159,7 +159,7 @@ UCF_CRIME = Entry(
     "Anomaly_Train.txt, Anomaly_Test.txt and "
     "Temporal_Anomaly_Annotation_for_Testing_Videos.txt from the home page.",
     layout=layouts.ucf_crime,
-    skip=r"/z_Normal_Videos_event/|/Action_\w+_splits/",
+    skip=r"(^|/)(z_Normal_Videos_event|Action_\w+_splits)/",
 )
 
 SHANGHAITECH = Entry(
@@ -185,7 +185,7 @@ SHANGHAITECH = Entry(
     "weakly supervised method's code: text files with 'train' and 'test' in their names, of which a "
     "line starts with a video's name such as 01_0014.",
     layout=layouts.shanghaitech,
-    skip="/test_pixel_mask/",
+    skip=r"(^|/)test_pixel_mask/",
 )
 
 XD_VIOLENCE = Entry(

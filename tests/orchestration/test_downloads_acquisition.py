@@ -57,7 +57,7 @@ def served(server: FileServer, entry: Entry, *archives: Path, checked: bool = Tr
     files = []
     for file, archive in zip(entry.files, archives, strict=True):
         url = server.serve(file.name, archive.read_bytes())
-        content = measure(archive) if checked else dataclasses.replace(file).content
+        content = measure(archive) if checked else file.content
         files.append(RemoteFile(url, content, file.videos, file.also))
     return dataclasses.replace(entry, files=tuple(files))
 
@@ -205,8 +205,7 @@ def test_the_first_download_is_pinned_and_another_one_refused(
     assert pins["surveillance-fights"]["master.zip"]["sha256"] == digest
     assert get(project, entry, into=tmp_path / "second").pinned == {}
 
-    (tmp_path / "more.txt").write_text("more")
-    other = public_datasets.packed(tmp_path / "fights", tmp_path / "other.zip").read_bytes() + b"\0"
+    other = fights_archive.read_bytes() + b"\0"
     server.serve("master.zip", other)
     with pytest.raises(InputError) as caught:
         get(project, entry, into=tmp_path / "third")
@@ -275,7 +274,7 @@ def test_ucf_crime_is_put_together_of_its_archive_and_its_lists(
 
 
 def test_given_files_are_not_fetched(
-    project: Project, server: FileServer, tmp_path: Path, write_video: WriteVideo
+    project: Project, tmp_path: Path, write_video: WriteVideo
 ) -> None:
     folder = public_datasets.ucf_crime(tmp_path / "ucf", write_video)
     train = tmp_path / "Anomaly_Train.txt"
@@ -289,13 +288,12 @@ def test_given_files_are_not_fetched(
     )
     acquired = get(project, catalogue.UCF_CRIME, archives=(*parts, train, events))
     assert acquired.dataset is not None
-    assert len(ingest_raw_videos(acquired.dataset).quarantined) == 0
+    assert ingest_raw_videos(acquired.dataset).quarantined == {}
 
 
 def test_a_failure_after_the_download_keeps_it_and_nothing_else(
-    project: Project, server: FileServer, tmp_path: Path, fights_archive: Path
+    project: Project, server: FileServer, fights_archive: Path
 ) -> None:
-    wrong = dataclasses.replace(catalogue.PED2, layout=catalogue.SURVEILLANCE_FIGHTS.layout)
     right = catalogue.SURVEILLANCE_FIGHTS
     url = server.serve("master.zip", fights_archive.read_bytes())
     files = (RemoteFile(url),)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
+import ipaddress
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -158,6 +160,59 @@ def test_a_redirect_to_anything_but_http_is_refused(
     with pytest.raises(InputError, match="not http or https"):
         download(url, to, WHOLE, HASTY)
     assert left_behind(to) == []
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate for 127.0.0.1 that nobody but itself vouches for, and its key."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.datetime.now(datetime.UTC)
+    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    signed = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    path = tmp_path_factory.mktemp("tls") / "server.pem"
+    path.write_bytes(
+        signed.public_bytes(serialization.Encoding.PEM)
+        + key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return path
+
+
+def test_a_certificate_that_cannot_be_verified_is_told_at_once(certificate: Path, to: Path) -> None:
+    with running_server(certificate) as server:
+        url = server.serve("file.bin", CONTENT)
+        with pytest.raises(InputError, match=r"certificate cannot be verified.*REQUESTS_CA_BUNDLE"):
+            download(url, to, WHOLE, HASTY)
+
+
+def test_a_redirect_from_https_to_http_is_refused(
+    certificate: Path, server: FileServer, to: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    plain = server.serve("file.bin", CONTENT)
+    with running_server(certificate) as safe:
+        assert download(safe.serve("file.bin", CONTENT), to, WHOLE, HASTY) == WHOLE
+        url = safe.serve("moved.bin", b"", Fault(location=plain))
+        with pytest.raises(InputError, match="redirects from https to http"):
+            download(url, to.with_name("other.bin"), WHOLE, HASTY)
 
 
 def test_an_address_that_is_not_http_is_refused(to: Path) -> None:
