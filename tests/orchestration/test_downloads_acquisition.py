@@ -26,7 +26,7 @@ from tevad_model.errors import InputError
 
 WriteVideo = Callable[..., Path]
 
-HASTY = Patience(connect_seconds=2, read_seconds=2, attempts=2, backoff_seconds=0.01)
+HASTY = Patience(connect_seconds=20, read_seconds=20, attempts=2, backoff_seconds=0.01)
 
 
 @pytest.fixture
