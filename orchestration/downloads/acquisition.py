@@ -170,10 +170,17 @@ def _given(wish: Wish) -> dict[str, Path | str]:
             raise InputError(f"--archive {path}: no such file")
         given[path.name] = path
     for url in wish.urls:
-        given[unquote(PurePosixPath(urlsplit(url).path).name)] = url
+        given[_name_in(url)] = url
     if len(given) < len(wish.archives) + len(wish.urls):
         raise InputError("--archive, --url: two of the files have the same name; rename one")
     return given
+
+
+def _name_in(url: str) -> str:
+    name = PurePosixPath(unquote(urlsplit(url).path)).name
+    if not name or name == "..":
+        raise InputError(f"--url {url}: names no file")
+    return name
 
 
 def _published(entry: Entry, name: str) -> Content:

@@ -6,15 +6,18 @@ written here; a later one that differs is refused, on this machine and on a coll
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from assets.workspace import files
 from orchestration.downloads.transfer import Content
 from tevad_model.errors import InputError
 
 FILE_NAME = "downloads.json"
+
+_PINNED = TypeAdapter(dict[str, dict[str, Content]])
+"""By dataset and file name."""
 
 
 class Pins:
@@ -30,14 +33,13 @@ class Pins:
         Raises:
             InputError: if ``downloads.json`` cannot be read.
         """
-        pinned = self._read().get(self._dataset, {}).get(name)
-        return None if pinned is None else Content(**pinned)
+        return self._read().get(self._dataset, {}).get(name)
 
     def add(self, name: str, content: Content) -> None:
         """Pin a file."""
         data = self._read()
-        data.setdefault(self._dataset, {})[name] = asdict(content)
-        files.write_json(self._path, data)
+        data.setdefault(self._dataset, {})[name] = content
+        files.write_json(self._path, _PINNED.dump_python(data))
 
     def check(self, content: Content, name: str) -> None:
         """Compare a file with its pin, if it has one.
@@ -53,11 +55,10 @@ class Pins:
                 "accept it"
             )
 
-    def _read(self) -> dict[str, dict[str, dict[str, Any]]]:
+    def _read(self) -> dict[str, dict[str, Content]]:
         try:
-            data = files.read_json(self._path)
+            return _PINNED.validate_json(self._path.read_bytes())
         except FileNotFoundError:
             return {}
-        except ValueError as error:
-            raise InputError(f"{self._path}: not JSON ({error}); restore it from git") from None
-        return dict(data)
+        except ValidationError as error:
+            raise InputError(f"{self._path}: {error}; restore it from git") from None

@@ -48,7 +48,7 @@ class Patience:
     Attributes:
         connect_seconds: for a connection.
         read_seconds: for the next bytes.
-        attempts: in a row that bring nothing; one that brings bytes starts the count anew.
+        attempts: in a row; one that gets further than all before it starts the count anew.
         backoff_seconds: before the second attempt, doubled before each later one, at most a minute.
     """
 
@@ -158,18 +158,18 @@ class _Transfer:
 
     def _persist(self, session: requests.Session) -> None:
         """Ask until the whole file is there, as long as asking helps."""
-        failures = 0
+        failures, furthest = 0, _size(self._part)
         while True:
-            before = _size(self._part)
             try:
                 self._ask(session)
                 return
             except _InterruptedError as interruption:
-                failures = 1 if _size(self._part) > before else failures + 1
+                failures = 1 if _size(self._part) > furthest else failures + 1
+                furthest = max(furthest, _size(self._part))
                 if failures >= self._patience.attempts:
                     raise InputError(
-                        f"{self._url}: {interruption}; gave up after {failures} attempts that "
-                        "brought nothing. Run the same command again to go on where it stopped"
+                        f"{self._url}: {interruption}; gave up after {failures} attempts. Run the "
+                        "same command again to go on where it stopped"
                     ) from None
                 pause = self._patience.pause(failures)
                 logger.warning("%s: %s; again in %.0f s", self._to.name, interruption, pause)
@@ -187,7 +187,8 @@ class _Transfer:
             length = response.headers.get("Content-Length")
             total = start + int(length) if length and length.isdigit() else None
             self._require_fit(total, start)
-            self._note_down(response)
+            if not start:
+                self._note_down(response)
             self._receive(response, start, total)
 
     @contextmanager
@@ -268,6 +269,8 @@ class _Transfer:
                 raise _InterruptedError("the server fell silent") from None
             except urllib3.exceptions.HTTPError:
                 raise _InterruptedError("the connection was cut") from None
+            except OSError as error:
+                raise InputError(f"{self._part}: cannot be written ({error})") from None
 
     def _forget(self) -> None:
         self._part.unlink(missing_ok=True)

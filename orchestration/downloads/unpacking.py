@@ -69,15 +69,13 @@ def unpack(
         InputError: naming the archive, the member and what is wrong with it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with _described(archive), _opened(archive) as members:
-        budget = _Budget(archive, folder, limits)
-        bar = tqdm(members, desc=archive.name, unit="file", disable=not sys.stderr.isatty())
-        for member in bar:
-            budget.count(member)
-            _require_safe(archive, member)
-            if member.is_file and wanted(member.path) and not _is_clutter(member.path):
-                budget.spend(member)
-                member.extract(folder)
+    with _described(archive), _opened(archive) as (members, are_known):
+        admitted = _admitted(archive, members, wanted, _Budget(archive, folder, limits))
+        if are_known:
+            admitted = iter(list(admitted))  # refused before anything is written
+        hidden = not sys.stderr.isatty()
+        for member in tqdm(admitted, desc=archive.name, unit="file", disable=hidden):
+            member.extract(folder)
 
 
 @dataclass(frozen=True)
@@ -100,7 +98,8 @@ class _Member:
 
 
 @contextmanager
-def _opened(archive: Path) -> Iterator[Iterator[_Member]]:
+def _opened(archive: Path) -> Iterator[tuple[Iterator[_Member], bool]]:
+    """The members, and whether they can be gone through without unpacking."""
     with archive.open("rb") as file:
         start = file.read(8)
     for signature, kind in _UNSUPPORTED.items():
@@ -111,10 +110,10 @@ def _opened(archive: Path) -> Iterator[Iterator[_Member]]:
             )
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as opened_zip:
-            yield _zip_members(opened_zip)
+            yield _zip_members(opened_zip), True
     elif tarfile.is_tarfile(archive):
         with tarfile.open(archive) as opened_tar:
-            yield _tar_members(opened_tar)
+            yield _tar_members(opened_tar), False
     else:
         raise InputError(f"{archive}: neither a tar nor a zip archive; download it again")
 
@@ -141,6 +140,21 @@ def _tar_members(opened: tarfile.TarFile) -> Iterator[_Member]:
             info.name, info.size, info.isfile(), problem,
             lambda folder, info=info: opened.extract(info, folder, filter="data"),  # type: ignore[misc]
         )  # fmt: skip
+
+
+def _admitted(
+    archive: Path,
+    members: Iterator[_Member],
+    wanted: Callable[[str], bool],
+    budget: _Budget,
+) -> Iterator[_Member]:
+    """The files to be unpacked; every member before them has been judged."""
+    for member in members:
+        budget.count(member)
+        _require_safe(archive, member)
+        if member.is_file and wanted(member.path) and not _is_clutter(member.path):
+            budget.spend(member)
+            yield member
 
 
 def _require_safe(archive: Path, member: _Member) -> None:

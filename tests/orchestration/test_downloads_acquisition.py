@@ -6,6 +6,10 @@ import dataclasses
 import fcntl
 import hashlib
 import json
+import os
+import pty
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -165,6 +169,40 @@ def test_without_a_terminal_the_terms_need_yes(
     assert_fails(tevad("surveillance-fights", "--url", url), "--yes accepts the terms above")
     assert server.requests == []
     assert nothing_remains(project)
+
+
+def test_on_a_terminal_it_asks_and_no_means_no(
+    project: Project, server: FileServer, fights_archive: Path
+) -> None:
+    url = server.serve("master.zip", fights_archive.read_bytes())
+    program = "from orchestration.cli import main; main()"
+    command = [sys.executable, "-c", program, "dataset", "download", "surveillance-fights"]
+    keyboard, terminal = pty.openpty()
+    os.write(keyboard, b"n\n")
+    done = subprocess.run(
+        [*command, "--url", url], stdin=terminal, capture_output=True, text=True, check=False
+    )
+    os.close(keyboard)
+    os.close(terminal)
+    assert done.returncode == 1
+    assert "Fetch it on these terms? [y/N]" in done.stdout
+    assert "not accepted; nothing was fetched" in done.stderr
+    assert server.requests == []
+    assert nothing_remains(project)
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1", "http://127.0.0.1/a/%2e%2e"])
+def test_an_address_that_names_no_file_is_told(project: Project, url: str) -> None:
+    assert_fails(tevad("ped2", "--url", url, "--yes"), url, "names no file")
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '{"ped2": {"x": {"bytes": "many"}}}'])
+def test_pins_that_cannot_be_read_are_told(
+    project: Project, fights_archive: Path, text: str
+) -> None:
+    (project.root / "downloads.json").write_text(text)
+    result = tevad("surveillance-fights", "--archive", fights_archive, "--yes")
+    assert_fails(result, "downloads.json", "restore it from git")
 
 
 def test_an_unknown_name_is_told_those_there_are(project: Project) -> None:
