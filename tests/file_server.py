@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -37,7 +38,8 @@ class FileServer:
     """Files by path, faults by path, and what was asked for.
 
     Attributes:
-        etag: whether to send validators; without them no part can be told to be one.
+        validator: what tells one content from another: "strong" or "weak" (an ETag), "date" (of
+            the last change; it stands while the content does), or "none".
         ranges: whether to answer ranges.
     """
 
@@ -45,7 +47,7 @@ class FileServer:
     files: dict[str, bytes] = field(default_factory=dict)
     faults: dict[str, list[Fault]] = field(default_factory=dict)
     requests: list[tuple[str, dict[str, str]]] = field(default_factory=list)
-    etag: bool = True
+    validator: str = "strong"
     ranges: bool = True
     stopped: threading.Event = field(default_factory=threading.Event)
 
@@ -94,8 +96,8 @@ def running_server(certificate: Path | None = None) -> Iterator[FileServer]:
             self.end_headers()
 
         def _send(self, content: bytes, fault: Fault) -> None:
-            etag = f'"{hashlib.md5(content).hexdigest()}"'  # noqa: S324
-            start = self._start(etag)
+            header, validator = self._validator(content)
+            start = self._start(validator)
             if start >= len(content) and start:
                 self._only_header(416, Content_Range=f"bytes */{len(content)}")
                 return
@@ -105,8 +107,8 @@ def running_server(certificate: Path | None = None) -> Iterator[FileServer]:
                 self.send_header(
                     "Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}"
                 )
-            if state.etag:
-                self.send_header("ETag", etag)
+            if header == "ETag" or (header and not start):  # RFC 9110, section 15.3.7
+                self.send_header(header, validator)
             self.send_header("Content-Length", str(fault.length or len(body)))
             self.end_headers()
             with suppress(ConnectionError):  # the client may refuse what the header says
@@ -114,9 +116,18 @@ def running_server(certificate: Path | None = None) -> Iterator[FileServer]:
             if fault.cut_after is not None or fault.length:
                 self.close_connection = True
 
-        def _start(self, etag: str) -> int:
+        def _validator(self, content: bytes) -> tuple[str, str]:
+            number = int(hashlib.sha256(content).hexdigest()[:7], 16)
+            return {
+                "strong": ("ETag", f'"{number}"'),
+                "weak": ("ETag", f'W/"{number}"'),
+                "date": ("Last-Modified", formatdate(number, usegmt=True)),
+                "none": ("", ""),
+            }[state.validator]
+
+        def _start(self, validator: str) -> int:
             asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
-            same = self.headers.get("If-Range", etag) == etag
+            same = self.headers.get("If-Range", validator) == validator
             return int(asked[1]) if asked and same and state.ranges else 0
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)

@@ -67,7 +67,11 @@ def test_a_part_that_is_the_whole_file_is_taken(server: FileServer, to: Path) ->
     assert server.asked_ranges() == [None, "bytes=700000-"]
 
 
-def test_a_file_that_changed_in_between_is_fetched_anew(server: FileServer, to: Path) -> None:
+@pytest.mark.parametrize("validator", ["strong", "date"])
+def test_a_file_that_changed_in_between_is_fetched_anew(
+    server: FileServer, to: Path, validator: str
+) -> None:
+    server.validator = validator
     url = server.serve("file.bin", CONTENT, Fault(cut_after=300_000))
     with pytest.raises(InputError, match="cut"):
         download(url, to, patience=Patience(attempts=1))
@@ -84,12 +88,22 @@ def test_a_server_without_ranges_sends_all_again(server: FileServer, to: Path) -
     assert to.read_bytes() == CONTENT
 
 
-def test_a_part_without_a_validator_is_not_added_to(server: FileServer, to: Path) -> None:
-    server.etag = False
+@pytest.mark.parametrize("validator", ["weak", "none"])
+def test_a_part_without_a_sound_validator_is_not_added_to(
+    server: FileServer, to: Path, validator: str
+) -> None:
+    server.validator = validator
     url = server.serve("file.bin", CONTENT, Fault(cut_after=300_000))
     download(url, to, WHOLE, HASTY)
     assert to.read_bytes() == CONTENT
     assert server.asked_ranges() == [None, None]
+
+
+def test_a_date_of_change_is_a_validator(server: FileServer, to: Path) -> None:
+    server.validator = "date"
+    url = server.serve("file.bin", CONTENT, Fault(cut_after=300_000), Fault(cut_after=100_000))
+    download(url, to, WHOLE, HASTY)
+    assert server.asked_ranges() == [None, "bytes=300000-", "bytes=400000-"]
 
 
 def test_a_part_of_another_address_is_not_added_to(server: FileServer, to: Path) -> None:
