@@ -98,6 +98,8 @@ def acquire(project: Project, wish: Wish, accept: Callable[[str], bool]) -> Acqu
     entry = wish.entry
     folder = (wish.into or project.root / FOLDER / entry.name).expanduser().absolute()
     _require_absent(folder, entry.name)
+    if wish.add:
+        _require_unnamed(project, entry.name, folder)
     parts = _plan(wish)
     if not accept("\n".join((str(entry), *(f"  {part}" for part in parts), f"  into:  {folder}"))):
         raise InputError(f"{entry.name}: not accepted; nothing was fetched")
@@ -260,6 +262,16 @@ def _require_absent(folder: Path, name: str) -> None:
         raise InputError(
             f"{folder}: is there already; add it by `tevad dataset add {name} --from {folder}`, "
             "remove it, or choose another folder by --into"
+        )
+
+
+def _require_unnamed(project: Project, name: str, folder: Path) -> None:
+    """A dataset that somebody added is not made another one by a download."""
+    known = project.params.datasets.get(name)
+    if known and (project.root / known.source).resolve() != folder.resolve():
+        raise InputError(
+            f"params.yaml: datasets.{name} is there already, from {known.source}; lay it out only "
+            "(--no-add) and add it by another name, or remove the entry"
         )
 
 

@@ -20,6 +20,7 @@ from file_server import Fault, FileServer, running_server
 from projects import git
 
 from assets.raw_videos import ingest_raw_videos, read_events, read_raw_videos
+from assets.workspace.params import DatasetParams, write_dataset
 from assets.workspace.project import Project
 from orchestration.cli import main
 from orchestration.downloads import catalogue
@@ -236,17 +237,17 @@ def test_the_first_download_is_pinned_and_another_one_refused(
     project: Project, server: FileServer, fights_archive: Path, tmp_path: Path
 ) -> None:
     entry = served(server, catalogue.SURVEILLANCE_FIGHTS, fights_archive, checked=False)
-    first = get(project, entry, into=tmp_path / "first")
+    first = get(project, entry, into=tmp_path / "first", add=False)
     digest = hashlib.sha256(fights_archive.read_bytes()).hexdigest()
     assert first.pinned == {"master.zip": digest}
     pins = json.loads((project.root / "downloads.json").read_text())
     assert pins["surveillance-fights"]["master.zip"]["sha256"] == digest
-    assert get(project, entry, into=tmp_path / "second").pinned == {}
+    assert get(project, entry, into=tmp_path / "second", add=False).pinned == {}
 
     other = fights_archive.read_bytes() + b"\0"
     server.serve("master.zip", other)
     with pytest.raises(InputError) as caught:
-        get(project, entry, into=tmp_path / "third")
+        get(project, entry, into=tmp_path / "third", add=False)
     for told in ("master.zip", digest, hashlib.sha256(other).hexdigest(), "downloads.json"):
         assert told in str(caught.value)
     assert not (tmp_path / "third").exists()
@@ -311,6 +312,23 @@ def test_ucf_crime_is_put_together_of_its_archive_and_its_lists(
     }
 
 
+def test_shanghaitech_takes_its_split_from_given_lists(
+    project: Project, server: FileServer, tmp_path: Path
+) -> None:
+    folder = public_datasets.shanghaitech(tmp_path / "shanghai")
+    archive = public_datasets.packed(folder, tmp_path / "shanghaitech.tar.gz")
+    train, test = tmp_path / "SH_Train.txt", tmp_path / "SH_Test.txt"
+    train.write_text("01_001,0\n01_0014,1\n")
+    test.write_text("01_002,0\n01_0015,0\n01_0016,1\n")
+    entry = served(server, catalogue.SHANGHAITECH, archive)
+    acquired = get(project, entry, archives=(train, test))
+    assert acquired.dataset is not None
+    assert acquired.dataset.entry.fps == 24
+    assert ingest_raw_videos(acquired.dataset).quarantined == {}
+    assert {row.fps for row in read_raw_videos(acquired.dataset).usable} == {24}
+    assert read_events(acquired.dataset) == {"01_0014": [(2, 5), (7, 8)], "01_0016": [(0, 1)]}
+
+
 def test_given_files_are_not_fetched(
     project: Project, tmp_path: Path, write_video: WriteVideo
 ) -> None:
@@ -368,6 +386,17 @@ def test_a_folder_that_is_there_is_left_alone(
         get(project, served(server, catalogue.PED2, ped2_archive))
     assert (folder / "mine.txt").read_text() == "mine"
     assert server.requests == []
+
+
+def test_a_dataset_of_its_name_is_not_replaced(
+    project: Project, server: FileServer, ped2_archive: Path, tmp_path: Path
+) -> None:
+    write_dataset(project.root, "ped2", DatasetParams(source="/videos/ped2"))
+    entry = served(server, catalogue.PED2, ped2_archive)
+    with pytest.raises(InputError, match=r"datasets\.ped2 is there already.*/videos/ped2"):
+        get(project, entry)
+    assert server.requests == []
+    assert get(project, entry, add=False, into=tmp_path / "ped2 again").dataset is None
 
 
 def test_two_at_a_time_do_not_write_the_same_files(

@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import av
 import numpy as np
 import public_datasets
 import pytest
@@ -16,19 +15,6 @@ from orchestration.downloads.layouts import Tables
 from tevad_model.errors import InputError
 
 WriteVideo = Callable[..., Path]
-
-
-def write_avi(path: Path, *, seed: int) -> Path:
-    """A video of 8 frames at 24 a second, as ShanghaiTech's recordings are."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    noise = np.random.default_rng(seed).integers(0, 255, (8, 48, 64, 3), dtype=np.uint8)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("mpeg4", 24)
-        stream.width, stream.height = 64, 48
-        for picture in noise:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture)))
-        container.mux(stream.encode())
-    return path
 
 
 def videos(tables: Tables) -> dict[str, tuple[str, str, str]]:
@@ -134,7 +120,7 @@ def test_ucf_crime_with_broken_annotation_is_told(ucf: Path) -> None:
 
 @pytest.fixture
 def campus(tmp_path: Path) -> Path:
-    folder = public_datasets.shanghaitech(tmp_path / "files", write_avi)
+    folder = public_datasets.shanghaitech(tmp_path / "files")
     (folder / "SHANGHAI_train.txt").write_text("SH/01_001 264 0\nSH/01_0014,265,1\n")
     (folder / "shanghai-i3d-test-10crop.list").write_text("/data/01_002_i3d.npy\n01_0016\n")
     return folder
