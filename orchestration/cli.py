@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -144,6 +145,67 @@ def dataset_render(train: int, test: int, seed: int) -> None:
     from orchestration.datasets import describe, render_dataset
 
     click.echo(describe(render_dataset(_project(), train=train, test=test, seed=seed)))
+
+
+@dataset.command("download")
+@click.argument("name")
+@click.option(
+    "--archive",
+    "archives",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="A file fetched by hand; may be given several times.",
+)
+@click.option(
+    "--url",
+    "urls",
+    multiple=True,
+    help="A mirror of a file, told by its name; may be given several times.",
+)
+@click.option(
+    "--into",
+    type=click.Path(path_type=Path),
+    help="The dataset's folder.  [default: datasets/NAME]",
+)
+@click.option("--no-add", is_flag=True, help="Lay it out only; do not add it to the project.")
+@click.option("--yes", is_flag=True, help="Accept the terms without being asked, for scripts.")
+@_reported
+def dataset_download(
+    name: str,
+    archives: tuple[Path, ...],
+    urls: tuple[str, ...],
+    into: Path | None,
+    no_add: bool,
+    yes: bool,
+) -> None:
+    """Fetch a public dataset, lay it out, and add it as dataset NAME.
+
+    NAME is ped2, ucf-crime, shanghaitech, xd-violence or surveillance-fights; docs/datasets.md says
+    what of each has to be fetched by hand. Shows size and terms and asks before it fetches.
+    """
+    from orchestration.datasets import describe
+    from orchestration.downloads.acquisition import Wish, acquire
+    from orchestration.downloads.catalogue import find
+
+    wish = Wish(find(name), into, archives, urls, add=not no_add)
+    acquired = acquire(_project(), wish, functools.partial(_accepted, yes=yes))
+    for file, digest in acquired.pinned.items():
+        click.echo(f"pinned in downloads.json: {file} sha256 {digest}")
+    for note in acquired.notes:
+        click.secho(f"warning: {note}", fg="yellow", err=True)
+    click.echo(f"laid out in {acquired.folder}")
+    if acquired.dataset:
+        click.echo(describe(acquired.dataset))
+        click.echo(f"next: tevad run {name}")
+
+
+def _accepted(terms: str, *, yes: bool) -> bool:
+    click.echo(terms)
+    if yes:
+        return True
+    if not sys.stdin.isatty():
+        raise InputError("no terminal to ask on; --yes accepts the terms above")
+    return click.confirm("Fetch it on these terms?")
 
 
 @main.command()

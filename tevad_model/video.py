@@ -78,6 +78,23 @@ def probe(path: Path) -> VideoInfo:
     return VideoInfo(reader.decoded, reader.fps(), width, height)
 
 
+def stated(path: Path) -> VideoInfo:
+    """What a video's header says of it, without decoding: quick, and at times wrong or 0.
+
+    Raises:
+        VideoError: if the file is missing or no video.
+    """
+    try:
+        with av.open(f"file:{path}") as container:
+            if not container.streams.video:
+                raise VideoError(f"{path}: holds no video; {_REPAIR}")
+            stream = container.streams.video[0]
+            size = stream.codec_context.width, stream.codec_context.height
+            return VideoInfo(stream.frames, float(stream.average_rate or 0), *size)
+    except (av.FFmpegError, OSError) as error:
+        raise VideoError(f"{path}: cannot be opened as a video ({error}); {_REPAIR}") from None
+
+
 def frames(path: Path, *, max_side: int | None = None) -> Iterator[Frame]:
     """Decode a video's pictures one after another, in order of presentation.
 

@@ -14,7 +14,16 @@ from odd_videos import cut, write, write_sound
 
 from tevad_model.encoders.base import Frame
 from tevad_model.errors import InputError, VideoError
-from tevad_model.video import VideoInfo, broadcast, encode, encode_folder, frames, prefetch, probe
+from tevad_model.video import (
+    VideoInfo,
+    broadcast,
+    encode,
+    encode_folder,
+    frames,
+    prefetch,
+    probe,
+    stated,
+)
 
 BLUE, RED = (0, 0, 255), (255, 0, 0)
 CUTS = (0.1, 0.5, 0.9)
@@ -45,6 +54,15 @@ def test_every_frame_comes_back_in_order(tmp_path: Path, count: int) -> None:
     assert mean_levels(tmp_path / "a.mp4") == pytest.approx(
         [10 + 5 * i for i in range(count)], abs=1.5
     )
+
+
+def test_a_header_is_read_without_decoding(tmp_path: Path) -> None:
+    encode(tmp_path / "a.mp4", levels(25), 10)
+    assert stated(tmp_path / "a.mp4") == VideoInfo(25, 10, 64, 48)
+    (tmp_path / "b.mp4").write_text("no video")
+    for path in (tmp_path / "b.mp4", tmp_path / "gone.mp4", write_sound(tmp_path / "c.mp4")):
+        with pytest.raises(VideoError, match=path.name):
+            stated(path)
 
 
 def test_duration_counts_the_last_frame(tmp_path: Path) -> None:
