@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -88,6 +89,145 @@ def tiny_vjepa2(folder: Path, *, classifier: bool = True) -> Path:
     return folder
 
 
+WORDS = [
+    "a",
+    "man",
+    "woman",
+    "car",
+    "dog",
+    "runs",
+    "walks",
+    "falls",
+    "fights",
+    "in",
+    "the",
+    "street",
+    "alone",
+    "two",
+    "people",
+]
+
+
+def tiny_bert(folder: Path) -> Path:
+    """A BERT with a tokenizer of a small vocabulary."""
+    from transformers import BertConfig, BertModel
+
+    torch.manual_seed(4)
+    tokenizer = _tokenizer()
+    config = BertConfig(vocab_size=len(tokenizer), max_position_embeddings=64, **_TRANSFORMER)
+    _unsettle(BertModel(config)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def tiny_git(folder: Path, *, frames: int | None = 6) -> Path:
+    """A GIT that captions so many frames of a video, or one picture, and its processor."""
+    from transformers import CLIPImageProcessorPil, GitConfig, GitForCausalLM, GitProcessor
+
+    torch.manual_seed(5)
+    tokenizer = _tokenizer()
+    config = GitConfig(
+        vision_config={"image_size": SIDE, "patch_size": 16, **_TRANSFORMER},
+        vocab_size=len(tokenizer),
+        max_position_embeddings=64,
+        num_image_with_embedding=frames,
+        bos_token_id=tokenizer.cls_token_id,
+        eos_token_id=tokenizer.sep_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        **_TRANSFORMER,
+    )
+    model = _unsettle(GitForCausalLM(config))
+    model.save_pretrained(folder)
+    size, crop = {"shortest_edge": SIDE}, {"height": SIDE, "width": SIDE}
+    images = CLIPImageProcessorPil(size=size, crop_size=crop)
+    GitProcessor(images, tokenizer).save_pretrained(folder)
+    return folder
+
+
+def tiny_blip(folder: Path) -> Path:
+    """A BLIP that captions a picture, and its processor."""
+    from transformers import (
+        BlipConfig,
+        BlipForConditionalGeneration,
+        BlipImageProcessorPil,
+        BlipProcessor,
+    )
+
+    torch.manual_seed(6)
+    tokenizer = _tokenizer()
+    config = BlipConfig(
+        text_config={
+            "vocab_size": len(tokenizer),
+            "encoder_hidden_size": WIDTH,
+            "projection_dim": WIDTH,
+            "max_position_embeddings": 64,
+            "bos_token_id": tokenizer.cls_token_id,
+            "eos_token_id": tokenizer.sep_token_id,
+            "sep_token_id": tokenizer.sep_token_id,
+            "pad_token_id": tokenizer.pad_token_id,
+            **_TRANSFORMER,
+        },
+        vision_config={"image_size": SIDE, "patch_size": 16, **_TRANSFORMER},
+        projection_dim=WIDTH,
+        image_text_hidden_size=WIDTH,
+    )
+    _unsettle(BlipForConditionalGeneration(config)).save_pretrained(folder)
+    images = BlipImageProcessorPil(size={"height": SIDE, "width": SIDE})
+    BlipProcessor(images, tokenizer).save_pretrained(folder)
+    return folder
+
+
+def _tokenizer(*special: str) -> Any:
+    from transformers import BertTokenizerFast
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", ",", *WORDS]
+    tokenizer = BertTokenizerFast(vocab={word: index for index, word in enumerate(words)})
+    tokenizer.add_special_tokens({"additional_special_tokens": list(special)})
+    return tokenizer
+
+
+def tiny_llava(folder: Path) -> Path:
+    """A LLaVA that answers what it is asked of a picture, and its processor with a chat's form."""
+    from transformers import (
+        CLIPImageProcessorPil,
+        CLIPVisionConfig,
+        LlamaConfig,
+        LlavaConfig,
+        LlavaForConditionalGeneration,
+        LlavaProcessor,
+    )
+
+    torch.manual_seed(7)
+    tokenizer = _tokenizer("<image>")
+    image = tokenizer.convert_tokens_to_ids("<image>")
+    config = LlavaConfig(
+        vision_config=CLIPVisionConfig(image_size=SIDE, patch_size=16, **_TRANSFORMER),
+        text_config=LlamaConfig(
+            vocab_size=len(tokenizer),
+            bos_token_id=tokenizer.cls_token_id,
+            eos_token_id=tokenizer.sep_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+            **_TRANSFORMER,
+        ),
+        image_token_index=image,
+        vision_feature_select_strategy="default",
+        vision_feature_layer=-1,
+    )
+    _unsettle(LlavaForConditionalGeneration(config)).save_pretrained(folder)
+    size, crop = {"shortest_edge": SIDE}, {"height": SIDE, "width": SIDE}
+    LlavaProcessor(
+        CLIPImageProcessorPil(size=size, crop_size=crop),
+        tokenizer,
+        patch_size=16,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template="{% for m in messages %}{% for c in m.content %}"
+        "{% if c.type == 'image' %}<image> {% else %}{{ c.text }}{% endif %}"
+        "{% endfor %}{% endfor %} .",
+    ).save_pretrained(folder)
+    return folder
+
+
 def _unsettle(model: torch.nn.Module) -> torch.nn.Module:
     """Widen the weights, which start so small that a tiny model says nearly the same of everything."""
     with torch.no_grad():
@@ -99,38 +239,3 @@ def _unsettle(model: torch.nn.Module) -> torch.nn.Module:
 def _processor(processor: type, folder: Path) -> None:
     size, crop = {"shortest_edge": SIDE}, {"height": SIDE, "width": SIDE}
     processor(size=size, crop_size=crop).save_pretrained(folder)
-
-
-def tiny_bert(folder: Path) -> Path:
-    """A BERT with a tokenizer of a small vocabulary."""
-    from transformers import BertConfig, BertModel, BertTokenizerFast
-
-    torch.manual_seed(4)
-    words = [
-        "a",
-        "man",
-        "woman",
-        "car",
-        "dog",
-        "runs",
-        "walks",
-        "falls",
-        "fights",
-        "in",
-        "the",
-        "street",
-        "alone",
-        "two",
-        "people",
-    ]
-    vocabulary = {
-        word: index
-        for index, word in enumerate(
-            ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", ",", *words]
-        )
-    }
-    tokenizer = BertTokenizerFast(vocab=vocabulary)
-    config = BertConfig(vocab_size=len(vocabulary), max_position_embeddings=64, **_TRANSFORMER)
-    _unsettle(BertModel(config)).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder

@@ -38,6 +38,12 @@ def _motion(options: Options, cache: Path) -> CaptionEncoder:  # noqa: ARG001 - 
     return MotionCaptioner(_parse(MotionOptions, options, "captions"))
 
 
+def _captioner(options: Options, cache: Path) -> CaptionEncoder:  # noqa: ARG001 - keeps nothing
+    from tevad_model.encoders.captioner import CaptionerOptions, TransformersCaptioner
+
+    return TransformersCaptioner(_parse(CaptionerOptions, options, "captions"))
+
+
 def _sentence(options: Options, cache: Path) -> SentenceEncoder:  # noqa: ARG001 - keeps nothing
     from tevad_model.encoders.sentence import SentenceOptions, SentenceTransformerEncoder
 
@@ -48,7 +54,10 @@ VISUAL: dict[str, Callable[[Options, Path], VisualEncoder]] = {
     "efficientnet-lite0": _efficientnet,
     "transformers": _video_model,
 }
-CAPTION: dict[str, Callable[[Options, Path], CaptionEncoder]] = {"motion": _motion}
+CAPTION: dict[str, Callable[[Options, Path], CaptionEncoder]] = {
+    "motion": _motion,
+    "transformers": _captioner,
+}
 SENTENCE: dict[str, Callable[[Options, Path], SentenceEncoder]] = {
     "sentence-transformers": _sentence
 }
