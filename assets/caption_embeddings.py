@@ -12,12 +12,12 @@ import numpy.typing as npt
 
 from assets.captions import caption_path, load_captions, read_caption_manifest
 from assets.imports import import_arrays
+from assets.sentence_encoder import build_sentence_encoder
 from assets.workspace import files
 from assets.workspace.face import committed, dataset_of, explained, stage_asset
 from assets.workspace.manifest import Manifest, StageRow, read_manifest
 from assets.workspace.project import Dataset
 from assets.workspace.stage import ARRAY, Item, StageReport, read_encoder_card, run_per_video
-from tevad_model.encoders.card import EncoderCard
 from tevad_model.fingerprint import sha256_file
 from tevad_model.ready_made import EMBEDDINGS
 
@@ -32,10 +32,9 @@ def embed_captions(dataset: Dataset) -> StageReport:
     """Embed what is new or was made otherwise, or take in embeddings that were made elsewhere.
 
     Raises:
-        InputError: if captions has not run, or the encoder's parameters are wrong.
+        InputError: if captions or sentence_encoder has not run, or the encoder's parameters are
+            wrong.
     """
-    from tevad_model import encoders
-
     if dataset.entry.embeddings:
         return import_arrays(
             dataset,
@@ -44,8 +43,7 @@ def embed_captions(dataset: Dataset) -> StageReport:
             array_name=ARRAY_NAME,
             code_version=CODE_VERSION,
         )
-    params = dataset.params.caption_embeddings
-    encoder = encoders.build_sentence(params.backend, params.options, dataset.project.cache)
+    card, encoder = build_sentence_encoder(dataset)
     captions = read_caption_manifest(dataset)
     embedded: dict[str, npt.NDArray[np.float32]] = {}
 
@@ -62,7 +60,7 @@ def embed_captions(dataset: Dataset) -> StageReport:
             dataset,
             STAGE,
             [_item(dataset, row) for row in captions.usable],
-            encoder=EncoderCard(params.backend, params.options, encoder.fingerprint),
+            encoder=card,
             code_version=CODE_VERSION,
             result=ARRAY,
             compute=compute,
@@ -87,7 +85,7 @@ def load_embeddings(dataset: Dataset, video: str) -> files.Array:
 
 
 @stage_asset(
-    deps=["captions"],
+    deps=["captions", "sentence_encoder"],
     code_version=CODE_VERSION,
     group_name="features",
     kinds={"python", "huggingface", "dvc"},

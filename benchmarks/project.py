@@ -37,14 +37,16 @@ def temporary_project() -> Iterator[Project]:
         yield project
 
 
-def ped2() -> Path:
-    """UCSD Ped2 as a dataset folder: ``$TEVAD_SHARED_DATA/ped2``.
+def shared(name: str) -> Path:
+    """The folder of a real dataset: ``$TEVAD_SHARED_DATA/<name>``.
 
     Raises:
         InputError: if it is not there.
     """
     named = os.environ.get("TEVAD_SHARED_DATA")
-    folder = (Path(named) if named else REPOSITORY.parent / "shared" / "data") / "ped2"
+    folder = (Path(named) if named else REPOSITORY.parent / "shared" / "data") / name
     if not (folder / "videos.csv").is_file():
-        raise InputError(f"{folder}: no videos.csv; set TEVAD_SHARED_DATA to the folder with ped2/")
+        raise InputError(
+            f"{folder}: no videos.csv; set TEVAD_SHARED_DATA to the folder with {name}/"
+        )
     return folder

@@ -11,6 +11,7 @@ from assets.checks import ALL_CHECKS
 from assets.evaluation_metrics import evaluation_metrics
 from assets.raw_videos import raw_videos
 from assets.registered_model import registered_model
+from assets.sentence_encoder import sentence_encoder
 from assets.snippet_features import snippet_features
 from assets.tevad_model import tevad_model
 from assets.workspace.face import RESOURCE
@@ -23,6 +24,7 @@ ASSETS = [
     raw_videos,
     snippet_features,
     captions,
+    sentence_encoder,
     caption_embeddings,
     tevad_model,
     evaluation_metrics,

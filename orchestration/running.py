@@ -116,6 +116,7 @@ def run_stage(dataset: Dataset, stage: str) -> None:
     from assets.captions import write_captions
     from assets.evaluation_metrics import evaluate
     from assets.raw_videos import ingest_raw_videos
+    from assets.sentence_encoder import tune_sentence_encoder
     from assets.snippet_features import extract_snippet_features
     from assets.tevad_model import train_tevad_model
     from assets.workspace.tracking import Tracking
@@ -125,6 +126,7 @@ def run_stage(dataset: Dataset, stage: str) -> None:
         "raw_videos": lambda: ingest_raw_videos(dataset),
         "snippet_features": lambda: extract_snippet_features(dataset),
         "captions": lambda: write_captions(dataset),
+        "sentence_encoder": lambda: tune_sentence_encoder(dataset),
         "caption_embeddings": lambda: embed_captions(dataset),
         "tevad_model": lambda: train_tevad_model(dataset, tracking, {}),
         "evaluation_metrics": lambda: evaluate(dataset, tracking),

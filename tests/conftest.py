@@ -35,6 +35,7 @@ snippet_features:
   backend: efficientnet-lite0
   options: {crops: 1, side: 96}
 captions: {backend: motion}
+sentence_encoder: {tune: auto}
 caption_embeddings: {backend: sentence-transformers}
 tevad_model:
   visual_projection: 16

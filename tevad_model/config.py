@@ -15,6 +15,31 @@ Fusion = Literal["concat", "add", "product"]
 Selection = Literal["auto", "holdout", "cross_validation", "last"]
 
 
+class TuningParams(BaseModel):
+    """How a sentence encoder is tuned on captions. The defaults are unsupervised SimCSE's."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tune: Literal["auto", "always", "never"] = Field(
+        "auto",
+        description="Whether to tune; auto: where there are at least auto_captions distinct ones.",
+    )
+    auto_captions: int = Field(
+        1000, ge=3, description="Distinct captions of the training split from which auto tunes."
+    )
+    max_captions: int = Field(
+        10_000, ge=3, description="Captions to tune on, at most; drawn at random from more."
+    )
+    max_tokens: int = Field(
+        32, ge=4, description="Tokens of a caption that tuning reads; embedding reads all."
+    )
+    epochs: int = Field(1, ge=1, description="Times each caption is seen.")
+    batch_size: int = Field(64, ge=2, description="Captions that are told apart at once.")
+    learning_rate: float = Field(3e-5, gt=0, description="AdamW's, falling linearly to 0.")
+    temperature: float = Field(0.05, gt=0, description="Of the contrastive loss.")
+    seed: int = Field(0, ge=0, description="Of drawing captions, their order and dropout.")
+
+
 class TrainingParams(BaseModel):
     """How a TEVAD model is built and trained. The defaults are the paper's settings."""
 
@@ -56,6 +81,14 @@ class TrainingParams(BaseModel):
     dropout: float = Field(0.7, ge=0, lt=1, description="Dropout in network and top-k selection.")
     learning_rate: float = Field(1e-3, gt=0, description="Adam's learning rate.")
     weight_decay: float = Field(5e-3, ge=0, description="Adam's L2 weight decay.")
+    weight_averaging: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Keep and evaluate a moving average of the weights with this decay instead of "
+        "the weights of one step, which swing with every batch; 0: those of the step, as the "
+        "paper has it.",
+    )
     batch_size: int = Field(32, ge=1, description="Bags of each class in a batch.")
     iterations: int = Field(1000, ge=1, description="Training steps, one batch each.")
     selection: Selection = Field(
@@ -83,8 +116,8 @@ class TrainingParams(BaseModel):
     paper_compat: bool = Field(
         False,
         description="The published runs' form of the losses: smoothness and sparsity over the "
-        "flattened batch, magnitude loss over bags paired by position. Excludes standardize and "
-        "visual_projection.",
+        "flattened batch, magnitude loss over bags paired by position. Excludes standardize, "
+        "visual_projection and weight_averaging.",
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
         "auto", description="Where to compute; auto takes CUDA, then MPS, then the CPU."
@@ -95,10 +128,8 @@ class TrainingParams(BaseModel):
     compile: bool = Field(False, description="Run the network through torch.compile.")
 
     @model_validator(mode="after")
-    def _paper_reads_plain_features(self) -> Self:
-        if self.paper_compat and (self.standardize or self.visual_projection is not None):
-            raise ValueError(
-                "paper_compat excludes standardize and visual_projection: "
-                "the published runs read the features as they are"
-            )
+    def _paper_has_no_more(self) -> Self:
+        own = ("standardize", "visual_projection", "weight_averaging")
+        if self.paper_compat and any(getattr(self, name) for name in own):
+            raise ValueError(f"paper_compat excludes {', '.join(own)}: the published runs had none")
         return self

@@ -1,9 +1,14 @@
 """The whole way from a video file to snippet scores, as one folder and one value.
 
 A pipeline is a trained model together with the encoders whose features it was trained on, named by
-their cards. What was ready-made in training comes with each video here. Its folder holds ``model.safetensors`` and ``model.json`` (:mod:`tevad_model.artifact`)
-and ``pipeline.json`` (the cards, and how pixels are read). Encoders are not kept in the folder but
-built anew; one that would encode otherwise than in training is refused.
+their cards. What was ready-made in training comes with each video here. Its folder::
+
+    model.safetensors, model.json   the model (:mod:`tevad_model.artifact`)
+    pipeline.json                   the cards, and how pixels are read
+    <kind>/                         weights of an encoder that were made here, by tuning
+
+Other encoders are not kept in the folder but built anew; one that would encode otherwise than in
+training is refused.
 
 Belongs here: joining decoder, encoders and network. Doesn't: what any of them computes.
 """
@@ -18,6 +23,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self, TypeVar
 
 import numpy as np
@@ -204,9 +210,9 @@ class Pipeline:
         pipeline = cls(
             model,
             max_side,
-            visual=_built(encoders.build_visual, cards.get("visual"), cache),
-            captioner=_built(encoders.build_caption, cards.get("caption"), cache),
-            sentence=_built(encoders.build_sentence, cards.get("sentence"), cache),
+            visual=_built(encoders.build_visual, cards, "visual", folder, cache),
+            captioner=_built(encoders.build_caption, cards, "caption", folder, cache),
+            sentence=_built(encoders.build_sentence, cards, "sentence", folder, cache),
             ready_made={kind: card for kind, card in cards.items() if card.is_ready_made},
         )
         pipeline._check_encoders(cards, folder)
@@ -235,12 +241,6 @@ class Pipeline:
         given = self._taken(ready_made or ReadyMade(), str(path))
         info = video.probe(path)
         features, captions = self._encode(path, info.fps)
-        for name, rows in (("features", features), ("captions", captions)):
-            if rows is not None and len(rows) != timeline.snippet_count(info.frames):
-                raise VideoError(
-                    f"{path}: {name} of {len(rows)} snippets, but {info.frames} frames have "
-                    f"{timeline.snippet_count(info.frames)}"
-                )
         due = timeline.snippet_count(info.frames)
         for name, rows in (("features", features), ("captions", captions)):
             if rows is not None and len(rows) != due:
@@ -367,7 +367,11 @@ class Pipeline:
 
 
 def write(
-    folder: Path, model_folder: Path, cards: Mapping[str, EncoderCard], max_side: int | None
+    folder: Path,
+    model_folder: Path,
+    cards: Mapping[str, EncoderCard],
+    max_side: int | None,
+    own_weights: Mapping[str, Path] = MappingProxyType({}),
 ) -> None:
     """Make a pipeline's folder. ``pipeline.json`` comes last: without it the folder does not load.
 
@@ -377,6 +381,8 @@ def write(
         cards: of the encoders by kind (``visual``, ``caption``, ``sentence``): all that the model
             reads, and the captioner also for a model that reads pixels alone, if there is one.
         max_side: limit of the longer side of the frames the encoders saw.
+        own_weights: folders of the weights by kind, for encoders that have their own; others are
+            not looked at.
 
     Raises:
         InputError: if the model cannot be read.
@@ -394,6 +400,9 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     for name in (artifact.WEIGHTS_FILE, artifact.CARD_FILE):
         shutil.copyfile(model_folder / name, folder / name)
+    for kind, card in cards.items():
+        if card.own_weights:
+            shutil.copytree(own_weights[kind], folder / kind, dirs_exist_ok=True)
     content = {
         "format": PIPELINE_FORMAT,
         "max_side": max_side,
@@ -440,11 +449,16 @@ def _check_complete(model: Model, cards: Mapping[str, EncoderCard], folder: Path
 
 
 def _built(
-    build: Callable[[str, Mapping[str, Any], Path], _Encoder], card: EncoderCard | None, cache: Path
+    build: Callable[[str, Mapping[str, Any], Path], _Encoder],
+    cards: Mapping[str, EncoderCard],
+    kind: str,
+    folder: Path,
+    cache: Path,
 ) -> _Encoder | None:
+    card = cards.get(kind)
     if card is None or card.is_ready_made:
         return None
-    return build(card.backend, card.options, cache)
+    return build(card.backend, card.options_with(folder / kind), cache)
 
 
 def _features(encoder: VisualEncoder, stream: FrameStream) -> npt.NDArray[np.float16]:

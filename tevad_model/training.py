@@ -15,8 +15,9 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from sklearn.metrics import log_loss, roc_auc_score, roc_curve
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
 
 from tevad_model import __version__
 from tevad_model.artifact import Model
@@ -301,6 +303,17 @@ class _Run:
             fused=device.type in ("cpu", "cuda"),
         )
         self.forward = torch.compile(self.network) if self.params.compile else self.network
+        self.average: AveragedModel | None = None
+        if decay := self.params.weight_averaging:
+            following = partial(_followed, decay)
+            self.average = AveragedModel(self.network, avg_fn=following, use_buffers=True)
+
+    @property
+    def outcome(self) -> TevadNetwork:
+        """The network that is evaluated and kept: the one that is trained, or its average."""
+        if self.average is None:
+            return self.network
+        return cast("TevadNetwork", self.average.module)
 
     def train(
         self,
@@ -335,7 +348,7 @@ class _Run:
                 on_step(StepReport(self.phase, self.step, steps, losses, validation))
             if evaluated:
                 if on_checkpoint is not None:
-                    on_checkpoint(self._model(self.step, self.network.state_dict()))
+                    on_checkpoint(self._model(self.step, self.outcome.state_dict()))
                 self._save()
 
     def _out_of_patience(self) -> bool:
@@ -354,7 +367,7 @@ class _Run:
         self.step += 1
         torch.manual_seed(_step_seed(self.seed, self.step))
         self.network.train()
-        output = self._forward(chosen)
+        output = self._forward(self.forward, chosen)
         self._check_output(output, chosen)
         is_abnormal = torch.from_numpy(self.bags.labels[chosen]).to(self.device)
         losses = tevad_loss(output, is_abnormal, params)
@@ -363,14 +376,16 @@ class _Run:
         self.optimizer.zero_grad()
         losses.total.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
+        if self.average is not None:
+            self.average.update_parameters(self.network)
         return parts
 
-    def _forward(self, bags: IntArray) -> Output:
+    def _forward(self, network: Callable[..., Output], bags: IntArray) -> Output:
         visual = _tensor(self.bags.visual, bags, self.device)
         text = _tensor(self.bags.text, bags, self.device)
         mixed = self.params.mixed_precision
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=mixed):
-            output: Output = self.forward(visual, text)
+            output = network(visual, text)
         return Output(output.scores.float(), output.magnitudes.float(), output.features.float())
 
     def _check_output(self, output: Output, bags: IntArray) -> None:
@@ -409,7 +424,7 @@ class _Run:
         self.history.append(Evaluation(self.step, means, validation))
         if self._is_to_keep(pick_at):
             self.picked_step = self.step
-            self.picked_weights = copy.deepcopy(self.network.state_dict())
+            self.picked_weights = copy.deepcopy(self.outcome.state_dict())
         return validation
 
     def _is_to_keep(self, pick_at: int | None) -> bool:
@@ -423,10 +438,11 @@ class _Run:
     @torch.no_grad()
     def predict(self, bags: IntArray) -> FloatArray:
         """Bag scores (n,), as the classification loss sees them, without dropout."""
-        self.network.eval()
+        network = self.forward if self.average is None else self.average.module
+        self.outcome.eval()
         scores = [np.empty(0)]
         for start in range(0, len(bags), 2 * self.params.batch_size):
-            output = self._forward(bags[start : start + 2 * self.params.batch_size])
+            output = self._forward(network, bags[start : start + 2 * self.params.batch_size])
             top = top_snippets(output.magnitudes, self.params.top_k)
             scores.append(bag_scores(output.scores, top).double().cpu().numpy())
         return np.concatenate(scores)
@@ -464,7 +480,7 @@ class _Run:
 
         return TrainingResult(
             picked=model(self.picked_step, self.picked_weights),
-            last=model(self.step, self.network.state_dict()),
+            last=model(self.step, self.outcome.state_dict()),
             history=tuple(history),
             selection=selection,
             validation_videos=tuple(self.bags.videos[i] for i in validated),
@@ -508,6 +524,8 @@ class _Run:
         """Write the whole state as one file, under its name only when it is complete."""
         tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
         tensors |= {f"picked.{name}": value for name, value in self.picked_weights.items()}
+        if self.average is not None:
+            tensors |= {f"average.{k}": value for k, value in self.average.state_dict().items()}
         for name, parameter in self.network.named_parameters():
             for slot, value in self.optimizer.state[parameter].items():
                 tensors[f"adam.{slot}.{name}"] = value
@@ -533,10 +551,20 @@ class _Run:
         self.predictions = {int(s): np.array(v) for s, v in state["predictions"].items()}
         self.network.load_state_dict(_under("network.", tensors))
         self.picked_weights = _under("picked.", tensors)
+        if self.average is not None:
+            self.average.load_state_dict(_under("average.", tensors))
         for name, parameter in self.network.named_parameters():
             self.optimizer.state[parameter] = {
                 slot: tensors[f"adam.{slot}.{name}"] for slot in ("step", "exp_avg", "exp_avg_sq")
             }
+
+
+def _followed(decay: float, average: Tensor, value: Tensor, updates: Tensor | int) -> Tensor:
+    """A moving average after one more value; it forgets faster while it is young."""
+    if not average.is_floating_point():
+        return value
+    reached = int(updates)
+    return torch.lerp(value, average, min(decay, (1 + reached) / (10 + reached)))
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

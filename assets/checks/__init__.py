@@ -10,6 +10,7 @@ from assets.checks.caption_embeddings import caption_embeddings_checks
 from assets.checks.captions import captions_checks
 from assets.checks.evaluation_metrics import evaluation_metrics_checks
 from assets.checks.raw_videos import raw_videos_checks
+from assets.checks.sentence_encoder import sentence_encoder_checks
 from assets.checks.snippet_features import snippet_features_checks
 from assets.checks.tevad_model import tevad_model_checks
 
@@ -17,6 +18,7 @@ ALL_CHECKS = [
     raw_videos_checks,
     snippet_features_checks,
     captions_checks,
+    sentence_encoder_checks,
     caption_embeddings_checks,
     tevad_model_checks,
     evaluation_metrics_checks,

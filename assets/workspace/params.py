@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from assets.workspace.files import replace_text
-from tevad_model.config import TrainingParams
+from tevad_model.config import TrainingParams, TuningParams
 from tevad_model.dataset import name_problem
 from tevad_model.errors import InputError
 from tevad_model.ready_made import EMBEDDINGS, FEATURES
@@ -144,6 +144,7 @@ class StageParams(_Section):
     video: VideoParams = VideoParams()
     snippet_features: EncoderParams
     captions: EncoderParams
+    sentence_encoder: TuningParams = TuningParams()
     caption_embeddings: EncoderParams
     tevad_model: TrainingParams = TrainingParams()
     evaluation_metrics: EvaluationParams = EvaluationParams()

@@ -26,6 +26,7 @@ STAGES = (
     "raw_videos",
     "snippet_features",
     "captions",
+    "sentence_encoder",
     "caption_embeddings",
     "tevad_model",
     "evaluation_metrics",

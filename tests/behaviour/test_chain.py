@@ -28,7 +28,7 @@ from orchestration.running import run_chain
 from tevad_model.timeline import snippet_count
 
 WriteVideo = Callable[..., Path]
-PER_VIDEO = STAGES[:4]
+PER_VIDEO = ("raw_videos", "snippet_features", "captions", "caption_embeddings")
 
 
 def dvc_status(project: Project) -> object:

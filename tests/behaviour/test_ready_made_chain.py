@@ -28,6 +28,7 @@ from orchestration.cli import main
 from orchestration.running import run_stage
 from tevad_model.errors import InputError
 
+TEXT_STAGES = ("captions", "sentence_encoder", "caption_embeddings")
 CROPS, VISUAL_DIM, TEXT_DIM = 2, 24, 12
 VIDEOS = {
     "train": [f"{name}_x264" for n in range(4) for name in (f"Abuse{n:03d}", f"Normal_Videos{n:03d}")],
@@ -202,8 +203,8 @@ def test_lengths_that_differ_by_one_are_reconciled_and_reported(elsewhere: Elsew
     [reconciled] = [warning for warning in report.warnings if "snippet longer" in warning]
     assert reconciled.startswith("2 videos: embeddings")
     assert shorter in reconciled
-    run_stage(dataset, "captions")
-    run_stage(dataset, "caption_embeddings")
+    for stage in TEXT_STAGES:
+        run_stage(dataset, stage)
     assert {row.snippets for row in read_caption_embeddings(dataset).usable} == {SNIPPETS}
 
 
@@ -266,7 +267,7 @@ def test_a_modality_without_features_is_an_error_that_says_what_there_is(
     path = project_root / "params.yaml"
     path.write_text(path.read_text().replace("preset: visual", "preset: paper"))
     dataset = Project.find().dataset("ucf")
-    for stage in ("raw_videos", "snippet_features", "captions", "caption_embeddings"):
+    for stage in ("raw_videos", "snippet_features", *TEXT_STAGES):
         run_stage(dataset, stage)
     reason = r"modality is 'both', but of its videos there are only features; choose another"
     with pytest.raises(InputError, match=reason):
@@ -306,7 +307,7 @@ def test_only_what_changed_is_taken_in_again(elsewhere: Elsewhere) -> None:
 
     def done() -> dict[str, int]:
         listing.refresh(dataset)
-        for stage in ("raw_videos", "snippet_features", "captions", "caption_embeddings"):
+        for stage in ("raw_videos", "snippet_features", *TEXT_STAGES):
             run_stage(dataset, stage)
         reports = {stage: files.read_json(dataset.reports / f"{stage}.json") for stage in stages}
         return {stage: report["done"] for stage, report in reports.items()}

@@ -16,7 +16,8 @@ ASSET_GRAPH = {
     "raw_videos": ("data", set()),
     "snippet_features": ("features", {"raw_videos"}),
     "captions": ("features", {"raw_videos"}),
-    "caption_embeddings": ("features", {"captions"}),
+    "sentence_encoder": ("features", {"raw_videos", "captions"}),
+    "caption_embeddings": ("features", {"captions", "sentence_encoder"}),
     "tevad_model": (
         "model",
         {"raw_videos", "snippet_features", "captions", "caption_embeddings"},
@@ -42,6 +43,7 @@ BLOCKING = {
         "one_shape",
     },
     "captions": {"a_result_for_every_snippet", "no_caption_is_empty", "one_encoder_made_all"},
+    "sentence_encoder": {"a_kept_encoder_improves", "a_kept_encoder_is_whole"},
     "caption_embeddings": {
         "a_result_for_every_snippet",
         "embeddings_are_finite",
@@ -68,7 +70,13 @@ WARNING = {
 """By asset: the checks that only say what a person should look at."""
 
 JOBS = {
-    "features": {"raw_videos", "snippet_features", "captions", "caption_embeddings"},
+    "features": {
+        "raw_videos",
+        "snippet_features",
+        "captions",
+        "sentence_encoder",
+        "caption_embeddings",
+    },
     "train": {"tevad_model", "evaluation_metrics", "registered_model"},
     "everything": set(ASSET_GRAPH),
 }

@@ -76,7 +76,7 @@ def _paint(picture: np.ndarray, walker: Walker, x: float, foot: float, seed: int
 
 
 def captions(frames: Iterable[Frame], fps: float = FPS) -> list[str]:
-    return list(MotionCaptioner().caption(frames, fps))
+    return list(MotionCaptioner(MotionOptions()).caption(frames, fps))
 
 
 def lone(vx: float, *, height: int = 40, fps: float = FPS, vy: float = 0.0) -> str:
@@ -88,12 +88,12 @@ def lone(vx: float, *, height: int = 40, fps: float = FPS, vy: float = 0.0) -> s
 
 
 def test_fulfils_the_protocol() -> None:
-    encoder: CaptionEncoder = MotionCaptioner()
+    encoder: CaptionEncoder = MotionCaptioner(MotionOptions())
     assert encoder.fingerprint.parts["backend"] == "motion"
 
 
 def test_fingerprint_names_every_option() -> None:
-    default, other = MotionCaptioner(), MotionCaptioner(MotionOptions(contrast=20))
+    default, other = MotionCaptioner(MotionOptions()), MotionCaptioner(MotionOptions(contrast=20))
     assert default.fingerprint.differences(other.fingerprint) == ["contrast: 12 != 20"]
     assert set(MotionOptions.model_fields) <= set(default.fingerprint.parts)
 
@@ -236,7 +236,7 @@ def test_a_caption_needs_no_more_than_its_window() -> None:
             read += 1
             yield frame
 
-    for snippet, _ in enumerate(MotionCaptioner().caption(counted(), FPS)):
+    for snippet, _ in enumerate(MotionCaptioner(MotionOptions()).caption(counted(), FPS)):
         window = timeline.window_frames(snippet, len(frames))
         assert read <= window[-1] + 1
     assert read == len(frames)

@@ -196,7 +196,7 @@ class Broken:
 
     def __init__(self, after: int) -> None:
         self._after = after
-        self.fingerprint = motion.MotionCaptioner().fingerprint
+        self.fingerprint = motion.MotionCaptioner(motion.MotionOptions()).fingerprint
 
     def caption(self, frames: Iterable[Frame], fps: float) -> Iterator[str]:
         for index, _ in enumerate(frames):

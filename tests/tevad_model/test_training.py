@@ -82,7 +82,9 @@ def test_every_combination_trains_and_scores(
         assert ((result.scores >= 0) & (result.scores <= 1)).all()
 
 
-@pytest.mark.parametrize("settings", [{}, {"paper_compat": True}, {"standardize": True}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"paper_compat": True}, {"standardize": True, "weight_averaging": 0.9}]
+)
 def test_training_finds_the_abnormal_snippets(tmp_path: Path, settings: dict[str, object]) -> None:
     params = quick(iterations=120, evaluate_every=20, selection="last", dropout=0.3, **settings)
     model = train(examples(40), params, seed=0, work_dir=tmp_path).picked
@@ -113,10 +115,11 @@ class KilledError(Exception):
 
 @pytest.mark.parametrize("selection", ["holdout", "cross_validation", "last"])
 @pytest.mark.parametrize("kill_at", [1, 6, 11])
+@pytest.mark.parametrize("decay", [0.0, 0.9])
 def test_interrupted_training_ends_with_the_same_weights(
-    tmp_path: Path, selection: str, kill_at: int
+    tmp_path: Path, selection: str, kill_at: int, decay: float
 ) -> None:
-    params = quick(selection=selection, standardize=True, folds=2)
+    params = quick(selection=selection, standardize=True, folds=2, weight_averaging=decay)
     whole = train(examples(), params, seed=1, work_dir=tmp_path / "whole")
     last_phase = "train" if selection != "cross_validation" else "fold 2/2"
 
@@ -290,6 +293,31 @@ def test_the_threshold_parts_validation_videos(tmp_path: Path) -> None:
     result = train(examples(60), params, seed=0, work_dir=tmp_path)
     assert result.picked.metrics["validation_auc"] > 0.9
     assert 0 < result.picked.threshold < 1
+
+
+def test_averaged_weights_are_the_moving_average_of_each_steps(tmp_path: Path) -> None:
+    """Against the plain statement: average ← decay · average + (1 − decay) · weights."""
+    seen: dict[float, list[dict[str, torch.Tensor]]] = {0.0: [], 0.9: []}
+    for decay, weights in seen.items():
+        train(
+            examples(),
+            quick(evaluate_every=1, weight_averaging=decay, selection="last"),
+            seed=1,
+            work_dir=tmp_path,
+            on_checkpoint=lambda model, kept=weights: kept.append(
+                {name: value.clone() for name, value in model.network.state_dict().items()}
+            ),
+        )
+    average = seen[0.0][0]
+    for step, weights in enumerate(seen[0.0][1:], start=1):
+        decay = min(0.9, (1 + step) / (10 + step))
+        for name, value in weights.items():
+            if value.is_floating_point():
+                average[name] = decay * average[name] + (1 - decay) * value
+    for name, value in seen[0.9][-1].items():
+        torch.testing.assert_close(
+            value, average[name] if value.is_floating_point() else weights[name]
+        )
 
 
 def test_a_diverging_loss_stops_with_step_part_and_video(tmp_path: Path) -> None:

@@ -1,15 +1,19 @@
 """The registry of encoder backends: a name in ``params.yaml``, a class in a file beside this one.
 
-A backend is a class that takes its validated options (and, if it keeps anything it can make again,
-a cache folder) and fulfils one of the Protocols of :mod:`tevad_model.encoders.base`. Nothing is
-imported before a backend is built.
+A backend is a class with a schema of its options, ``Options``, that is made of such options and of
+a folder for what it can make again, and fulfils one of the Protocols of
+:mod:`tevad_model.encoders.base`. One's own is named by its place, ``package.module:Class``, and is
+built like those of the project. Nothing is imported before a backend is built.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import importlib
+import inspect
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from types import MappingProxyType
+from typing import Any, NamedTuple, cast
 
 from pydantic import BaseModel, ValidationError
 
@@ -17,90 +21,123 @@ from tevad_model.encoders.base import CaptionEncoder, SentenceEncoder, VisualEnc
 from tevad_model.errors import InputError
 
 Options = Mapping[str, Any]
-_Options = TypeVar("_Options", bound=BaseModel)
 
 
-def _efficientnet(options: Options, cache: Path) -> VisualEncoder:
-    from tevad_model.encoders.efficientnet import EfficientNetEncoder, EfficientNetOptions
+class Kind(NamedTuple):
+    """A kind of encoder.
 
-    return EfficientNetEncoder(_parse(EfficientNetOptions, options, "snippet_features"), cache)
+    Attributes:
+        section: of ``params.yaml`` that names the backend.
+        backends: the project's own, a class's place by name.
+        offers: what a backend must have besides ``Options``.
+    """
 
-
-def _video_model(options: Options, cache: Path) -> VisualEncoder:
-    from tevad_model.encoders.video_model import VideoModelEncoder, VideoModelOptions
-
-    return VideoModelEncoder(_parse(VideoModelOptions, options, "snippet_features"), cache)
-
-
-def _motion(options: Options, cache: Path) -> CaptionEncoder:  # noqa: ARG001 - keeps nothing
-    from tevad_model.encoders.motion import MotionCaptioner, MotionOptions
-
-    return MotionCaptioner(_parse(MotionOptions, options, "captions"))
+    section: str
+    backends: Mapping[str, str]
+    offers: tuple[str, ...]
 
 
-def _captioner(options: Options, cache: Path) -> CaptionEncoder:  # noqa: ARG001 - keeps nothing
-    from tevad_model.encoders.captioner import CaptionerOptions, TransformersCaptioner
-
-    return TransformersCaptioner(_parse(CaptionerOptions, options, "captions"))
-
-
-def _sentence(options: Options, cache: Path) -> SentenceEncoder:  # noqa: ARG001 - keeps nothing
-    from tevad_model.encoders.sentence import SentenceOptions, SentenceTransformerEncoder
-
-    return SentenceTransformerEncoder(_parse(SentenceOptions, options, "caption_embeddings"))
-
-
-VISUAL: dict[str, Callable[[Options, Path], VisualEncoder]] = {
-    "efficientnet-lite0": _efficientnet,
-    "transformers": _video_model,
-}
-CAPTION: dict[str, Callable[[Options, Path], CaptionEncoder]] = {
-    "motion": _motion,
-    "transformers": _captioner,
-}
-SENTENCE: dict[str, Callable[[Options, Path], SentenceEncoder]] = {
-    "sentence-transformers": _sentence
-}
+VISUAL = Kind(
+    "snippet_features",
+    MappingProxyType(
+        {
+            "efficientnet-lite0": "tevad_model.encoders.efficientnet:EfficientNetEncoder",
+            "transformers": "tevad_model.encoders.video_model:VideoModelEncoder",
+        }
+    ),
+    ("fingerprint", "crops", "dim", "encode"),
+)
+CAPTION = Kind(
+    "captions",
+    MappingProxyType(
+        {
+            "motion": "tevad_model.encoders.motion:MotionCaptioner",
+            "transformers": "tevad_model.encoders.captioner:TransformersCaptioner",
+        }
+    ),
+    ("fingerprint", "caption"),
+)
+SENTENCE = Kind(
+    "caption_embeddings",
+    MappingProxyType(
+        {"sentence-transformers": "tevad_model.encoders.sentence:SentenceTransformerEncoder"}
+    ),
+    ("fingerprint", "dim", "embed"),
+)
+KINDS = (VISUAL, CAPTION, SENTENCE)
 
 
 def build_visual(backend: str, options: Options, cache: Path) -> VisualEncoder:
     """Build a visual encoder.
 
     Args:
-        backend: its name.
+        backend: its name, or the place of one's own.
         options: its own options, checked here.
         cache: a folder for what it can make again.
 
     Raises:
-        InputError: if the backend is unknown or an option is wrong, naming the key.
+        InputError: if the backend is unknown, cannot be imported or is none of this kind, or an
+            option is wrong, naming the key.
     """
-    return _backend(VISUAL, backend, "snippet_features")(options, cache)
+    return cast("VisualEncoder", _build(VISUAL, backend, options, cache))
 
 
 def build_caption(backend: str, options: Options, cache: Path) -> CaptionEncoder:
     """Build a captioner; arguments and errors as :func:`build_visual`."""
-    return _backend(CAPTION, backend, "captions")(options, cache)
+    return cast("CaptionEncoder", _build(CAPTION, backend, options, cache))
 
 
 def build_sentence(backend: str, options: Options, cache: Path) -> SentenceEncoder:
     """Build a sentence encoder; arguments and errors as :func:`build_visual`."""
-    return _backend(SENTENCE, backend, "caption_embeddings")(options, cache)
+    return cast("SentenceEncoder", _build(SENTENCE, backend, options, cache))
 
 
-_Builder = TypeVar("_Builder")
+def find_backend(kind: Kind, backend: str) -> type[Any]:
+    """A backend's class.
 
-
-def _backend(known: Mapping[str, _Builder], backend: str, section: str) -> _Builder:
-    if backend not in known:
+    Raises:
+        InputError: if the backend is unknown, cannot be imported, or has no schema of its options.
+    """
+    key = f"{kind.section}.backend"
+    place = kind.backends.get(backend, backend)
+    module, colon, name = place.partition(":")
+    if not colon:
         raise InputError(
-            f"{section}.backend: {backend!r} is unknown; there are {', '.join(sorted(known))}"
+            f"{key}: {backend!r} is unknown; there are {', '.join(sorted(kind.backends))}, and "
+            "one's own by its place, package.module:Class"
         )
-    return known[backend]
-
-
-def _parse(model: type[_Options], options: Options, section: str) -> _Options:
     try:
-        return model.model_validate(options)
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise InputError(
+            f"{key}: {backend!r} cannot be imported ({error}); a module of one's own must be "
+            "installed or on PYTHONPATH"
+        ) from None
+    schema = getattr(found, "Options", None)
+    if not (inspect.isclass(found) and inspect.isclass(schema) and issubclass(schema, BaseModel)):
+        raise InputError(
+            f"{key}: {backend!r} is no encoder; it must be a class with a pydantic model Options"
+        )
+    return cast("type[Any]", found)
+
+
+def _build(kind: Kind, backend: str, options: Options, cache: Path) -> object:
+    encoder = find_backend(kind, backend)
+    built: object = encoder(_parse(encoder.Options, options, kind.section), cache)
+    nothing = object()
+    # getattr_static: to ask is not to compute, and a fingerprint reads the weights.
+    missing = [n for n in kind.offers if inspect.getattr_static(built, n, nothing) is nothing]
+    if missing:
+        raise InputError(
+            f"{kind.section}.backend: {backend!r} lacks {', '.join(missing)}, which "
+            "tevad_model.encoders.base asks of it"
+        )
+    return built
+
+
+def _parse(schema: type[BaseModel], options: Options, section: str) -> BaseModel:
+    try:
+        return schema.model_validate(options)
     except ValidationError as error:
         problems = "; ".join(
             f"{section}.options.{'.'.join(map(str, detail['loc']))}: {detail['msg']}"

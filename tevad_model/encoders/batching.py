@@ -48,7 +48,7 @@ class Batches:
         while len(results) < len(items):
             batch = items[len(results) : len(results) + self.size]
             try:
-                results += function(batch)
+                results.extend(function(batch))
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise

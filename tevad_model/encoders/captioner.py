@@ -69,7 +69,9 @@ class TransformersCaptioner:
             processor, or a generation parameter is unknown.
     """
 
-    def __init__(self, options: CaptionerOptions) -> None:
+    Options = CaptionerOptions
+
+    def __init__(self, options: CaptionerOptions, _cache: Path | None = None) -> None:
         self.options = options
         self._folder = hub.resolve(options.model, options.revision, SECTION)
         self._config = _captioner_config(self._folder, options)

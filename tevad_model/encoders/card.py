@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tevad_model.fingerprint import Fingerprint
@@ -24,11 +25,14 @@ class EncoderCard:
         backend: name in the registry.
         options: the backend's options, as in ``params.yaml``.
         fingerprint: of the encoder together with how its frames were read.
+        own_weights: whether its weights were made here, from the dataset, and so have to go
+            wherever the card goes.
     """
 
     backend: str
     options: Mapping[str, Any]
     fingerprint: Fingerprint
+    own_weights: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values."""
@@ -37,6 +41,7 @@ class EncoderCard:
             "options": dict(self.options),
             "fingerprint": self.fingerprint.parts,
             "digest": self.fingerprint.digest,
+            "own_weights": self.own_weights,
         }
 
     @classmethod
@@ -50,10 +55,23 @@ class EncoderCard:
         """Whether no encoder can be built from it."""
         return self.backend == READY_MADE
 
+    def options_with(self, weights: Path) -> Mapping[str, Any]:
+        """The options to build the encoder by.
+
+        Args:
+            weights: the folder of its own weights; not read if it has none.
+        """
+        return {**self.options, "model": str(weights)} if self.own_weights else self.options
+
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> EncoderCard:
         """From what :meth:`to_json` made."""
-        return cls(data["backend"], data["options"], Fingerprint(data["fingerprint"]))
+        return cls(
+            data["backend"],
+            data["options"],
+            Fingerprint(data["fingerprint"]),
+            data.get("own_weights", False),
+        )
 
 
 def pixel_fingerprint(encoder: Fingerprint, max_side: int | None) -> Fingerprint:

@@ -109,6 +109,8 @@ class EfficientNetEncoder:
         cache: folder for the exported network, made if missing. Several processes may share it.
     """
 
+    Options = EfficientNetOptions
+
     def __init__(self, options: EfficientNetOptions, cache: Path) -> None:
         self.options = options
         self._cache = cache

@@ -72,6 +72,8 @@ class VideoModelEncoder:
         InputError: if the model is not on this machine, or is no video model.
     """
 
+    Options = VideoModelOptions
+
     def __init__(self, options: VideoModelOptions, cache: Path) -> None:
         self.options = options
         self._cache = cache

@@ -11,6 +11,7 @@ import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
+from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -60,8 +61,10 @@ class MotionOptions(BaseModel):
 class MotionCaptioner:
     """Captions from measured motion, by the Protocol ``CaptionEncoder``."""
 
-    def __init__(self, options: MotionOptions | None = None) -> None:
-        self.options = options or MotionOptions()
+    Options = MotionOptions
+
+    def __init__(self, options: MotionOptions, _cache: Path | None = None) -> None:
+        self.options = options
 
     @property
     def fingerprint(self) -> Fingerprint:
