@@ -3,7 +3,6 @@
 Each distinct caption is embedded once in a run, however many snippets say it.
 """
 
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -16,8 +15,16 @@ from assets.sentence_encoder import build_sentence_encoder
 from assets.workspace import files
 from assets.workspace.face import committed, dataset_of, explained, stage_asset
 from assets.workspace.manifest import Manifest, StageRow, read_manifest
+from assets.workspace.progress import Progress
 from assets.workspace.project import Dataset
-from assets.workspace.stage import ARRAY, Item, StageReport, read_encoder_card, run_per_video
+from assets.workspace.stage import (
+    ARRAY,
+    Item,
+    StageReport,
+    Turn,
+    read_encoder_card,
+    run_per_video,
+)
 from tevad_model.fingerprint import sha256_file
 from tevad_model.ready_made import EMBEDDINGS
 
@@ -26,6 +33,8 @@ CODE_VERSION = "1"
 """Changes when the same inputs would be written otherwise; encoders have versions of their own."""
 
 ARRAY_NAME = "embeddings"
+_AT_ONCE = 2048
+"""Captions between two looks at the clock."""
 
 
 def embed_captions(dataset: Dataset) -> StageReport:
@@ -48,12 +57,18 @@ def embed_captions(dataset: Dataset) -> StageReport:
     embedded: dict[str, npt.NDArray[np.float32]] = {}
 
     def prepare(items: list[Item]) -> None:
-        distinct = sorted({text for item in items for text in load_captions(dataset, item.video)})
-        embedded.update(zip(distinct, encoder.embed(distinct), strict=True))
+        distinct = {text for item in items for text in load_captions(dataset, item.video)}
+        # Those of one length together, of which encoders make full batches.
+        ordered = sorted(distinct, key=lambda text: (len(text), text))
+        with Progress(f"{dataset.name}/{STAGE}", len(ordered), "caption") as progress:
+            for start in range(0, len(ordered), _AT_ONCE):
+                texts = ordered[start : start + _AT_ONCE]
+                embedded.update(zip(texts, encoder.embed(texts), strict=True))
+                progress.advance(len(texts))
 
-    def compute(item: Item, path: Path, header: dict[str, object]) -> None:
-        rows = np.stack([embedded[text] for text in load_captions(dataset, item.video)])
-        files.write_array(path, ARRAY_NAME, rows, header)
+    def compute(turn: Turn, _: Progress) -> None:
+        rows = np.stack([embedded[text] for text in load_captions(dataset, turn.item.video)])
+        files.write_array(turn.path, ARRAY_NAME, rows, turn.header)
 
     with dataset.held():
         return run_per_video(

@@ -8,8 +8,9 @@ from assets.raw_videos import read_raw_videos, video_path, with_pixels
 from assets.workspace.files import Array
 from assets.workspace.manifest import RawVideoRow
 from assets.workspace.params import EncoderParams
+from assets.workspace.progress import Progress
 from assets.workspace.project import Dataset
-from assets.workspace.stage import Item, ResultFile, StageReport, run_per_video
+from assets.workspace.stage import Item, ResultFile, StageReport, Turn, run_per_video
 from tevad_model import timeline
 from tevad_model.encoders.base import Frame
 from tevad_model.encoders.card import EncoderCard, pixel_fingerprint
@@ -50,16 +51,17 @@ def run_on_frames(
     rows = raw.by_video()
     max_side = dataset.params.video.max_side
 
-    def compute(item: Item, path: Path, header: dict[str, object]) -> None:
+    def compute(turn: Turn, progress: Progress) -> None:
+        item = turn.item
         row = rows[item.video]
         pictures = video.frames(video_path(dataset, row), max_side=max_side)
         with video.prefetch(pictures) as stream:
-            encoded = encode(stream, row)
+            encoded = encode(progress.over(stream), row)
         if len(encoded) != item.snippets:
             raise VideoError(
                 f"{item.video}: {len(encoded)} snippets encoded where {item.snippets} are due"
             )
-        write(path, encoded, header, row)
+        write(turn.path, encoded, turn.header, row)
 
     items = [
         Item(row.video, row.sha256, timeline.snippet_count(row.frames), row.frames)

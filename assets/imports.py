@@ -7,16 +7,16 @@ that no later stage can tell who made them. Which file is whose was settled by r
 import hashlib
 import json
 from dataclasses import asdict
-from pathlib import Path
 
 from assets.frames import Write
 from assets.raw_videos import STAGE as RAW_VIDEOS
 from assets.raw_videos import read_raw_videos
 from assets.workspace import files
 from assets.workspace.manifest import RawVideoRow
+from assets.workspace.progress import Progress
 from assets.workspace.project import Dataset
 from assets.workspace.ready_made import ArrayFolder, read_arrays, read_captions
-from assets.workspace.stage import ARRAY, LINES, Item, StageReport, run_per_video
+from assets.workspace.stage import ARRAY, LINES, Item, StageReport, Turn, run_per_video
 from tevad_model import timeline
 from tevad_model.encoders.card import EncoderCard
 from tevad_model.errors import VideoError
@@ -45,14 +45,15 @@ def import_arrays(
     arrays = read_arrays(dataset.stage(RAW_VIDEOS), kind)
     folder = ArrayFolder(dataset, kind)
 
-    def compute(item: Item, path: Path, header: dict[str, object]) -> None:
+    def compute(turn: Turn, _: Progress) -> None:
+        item = turn.item
         array = arrays[item.video]
         if folder.identity(array.path).sha256 != array.sha256:
             raise VideoError(
                 f"{item.video}: {array.path} has changed since raw_videos took it in; run that again"
             )
         rows = fit(read_array(folder.file(array.path), kind, STORED_AS[kind]), item.snippets)
-        files.write_array(path, array_name, rows, header)
+        files.write_array(turn.path, array_name, rows, turn.header)
 
     items = [
         Item(row.video, arrays[row.video].sha256, timeline.snippet_count(row.frames))
@@ -86,9 +87,9 @@ def import_captions(
     rows = raw.by_video()
     captions = read_captions(dataset.stage(RAW_VIDEOS))
 
-    def compute(item: Item, path: Path, header: dict[str, object]) -> None:
-        row = rows[item.video]
-        write(path, captions[item.video].by_snippet(row.frames, row.fps), header, row)
+    def compute(turn: Turn, _: Progress) -> None:
+        row = rows[turn.item.video]
+        write(turn.path, captions[row.video].by_snippet(row.frames, row.fps), turn.header, row)
 
     items = [
         Item(row.video, _digest(captions[row.video], row), timeline.snippet_count(row.frames))

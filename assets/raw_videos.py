@@ -20,10 +20,11 @@ from assets.workspace import files, listing
 from assets.workspace.face import committed, dataset_of, explained, picture, stage_asset
 from assets.workspace.listing import Listing
 from assets.workspace.manifest import Manifest, RawVideoRow, read_manifest
+from assets.workspace.progress import over_videos
 from assets.workspace.project import Dataset
 from assets.workspace.ready_made import ReadyMadeIntake
 from assets.workspace.sources import Source, SourceFile, open_source
-from assets.workspace.stage import StageReport, progress
+from assets.workspace.stage import StageReport
 from tevad_model.dataset import EventRow, VideoRow, format_events, parse_events
 from tevad_model.errors import InputError, VideoError
 from tevad_model.fingerprint import sha256_file
@@ -62,7 +63,7 @@ def _ingest(dataset: Dataset) -> StageReport:
     ready_made = ReadyMadeIntake(dataset, listed)
     taken = [
         ready_made.match(intake.take(row))
-        for row in progress(listed.rows, f"{dataset.name}/{STAGE}")
+        for row in over_videos(listed.rows, f"{dataset.name}/{STAGE}")
     ]
     listed = _with_clipped_events(listed, taken)
     taken = _quarantine_unsound_events(_quarantine_same_content(taken), listed)

@@ -208,6 +208,37 @@ def _accepted(terms: str, *, yes: bool) -> bool:
     return click.confirm("Fetch it on these terms?")
 
 
+@main.group()
+def encoders() -> None:
+    """Say which encoders there are, and fetch the models they run."""
+
+
+@encoders.command("list")
+@_reported
+def encoders_list() -> None:
+    """The backends that come with the project, with their options."""
+    from orchestration.encoder_models import describe
+
+    for line in describe():
+        click.echo(line)
+
+
+@encoders.command("pull")
+@click.argument("model", required=False)
+@click.option("--revision", help="Branch, tag or commit.  [default: the newest commit]")
+@_reported
+def encoders_pull(model: str | None, revision: str | None) -> None:
+    """Fetch MODEL from the Hugging Face hub, or all models that params.yaml names.
+
+    Nothing else touches the network: a run reads what was fetched, at the revision that params.yaml
+    pins. HF_ENDPOINT names another hub, HF_TOKEN opens gated models, HF_HOME says where to keep them.
+    """
+    from orchestration.encoder_models import pull, summary
+
+    for pulled in pull(_project(), model, revision):
+        click.echo(summary(pulled))
+
+
 @main.command()
 @click.argument("name", type=click.Choice(STAGES))
 @click.option("--dataset", "dataset_name", required=True, help="A dataset of params.yaml.")

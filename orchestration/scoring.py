@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assets.workspace import files
-from assets.workspace.stage import progress
+from assets.workspace.progress import over_videos
 from assets.workspace.tracking import CHALLENGER, CHAMPION, MODEL_PREFIX, Tracking
 from tevad_model import timeline
 from tevad_model.dataset import VIDEO_SUFFIXES
@@ -93,7 +93,7 @@ def score_videos(
     with _loaded(model_uri or default_model(tracking), tracking, cache) as (model, pipeline):
         level = pipeline.model.threshold if threshold is None else threshold
         writer = _Writer(out, model, level, as_json=as_json)
-        for video, name in progress(list(videos.items()), "scoring"):
+        for video, name in over_videos(list(videos.items()), "scoring"):
             try:
                 scored = pipeline.score_video(video, explain=as_json)
                 written[video] = writer.write(name, video, scored)

@@ -7,17 +7,14 @@ it was, because every result says itself what it was made from; adding one video
 from __future__ import annotations
 
 import logging
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TypeVar
-
-from tqdm import tqdm
 
 from assets.workspace import files
 from assets.workspace.manifest import FILE_NAME, Manifest, StageRow
+from assets.workspace.progress import Progress
 from assets.workspace.project import Dataset
 from tevad_model.encoders.card import EncoderCard
 from tevad_model.errors import VideoError
@@ -25,9 +22,6 @@ from tevad_model.errors import VideoError
 logger = logging.getLogger("tevad")
 
 ENCODER = "encoder.json"
-
-_LOG_EVERY_SECONDS = 30.0
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -112,8 +106,35 @@ class ResultFile:
 ARRAY = ResultFile(".safetensors", files.read_array_header)
 LINES = ResultFile(".jsonl", lambda path: result[0] if (result := files.read_lines(path)) else None)
 
-Compute = Callable[[Item, Path, dict[str, object]], None]
-"""Make the result of an item and write it to the path with the header given."""
+
+@dataclass(frozen=True)
+class Turn:
+    """An item, where its result is to be written, and the header that result must have."""
+
+    item: Item
+    path: Path
+    header: dict[str, object]
+
+    @classmethod
+    def of(cls, item: Item, folder: Path, fingerprint: str, result: ResultFile) -> Turn:
+        """The turn of an item in a stage's folder."""
+        header: dict[str, object] = {
+            "video": item.video,
+            "source": item.source,
+            "fingerprint": fingerprint,
+            "snippets": item.snippets,
+        }
+        return cls(item, result.path(folder, item.video), header)
+
+    def row(self, problem: str) -> StageRow:
+        """Its row in the manifest."""
+        fingerprint = str(self.header["fingerprint"])
+        snippets = 0 if problem else self.item.snippets
+        return StageRow(self.item.video, self.item.source, fingerprint, snippets, problem)
+
+
+Compute = Callable[[Turn, Progress], None]
+"""Make and write the result of a turn. Frames that are read may be counted as progress."""
 
 
 def run_per_video(
@@ -142,7 +163,7 @@ def run_per_video(
     folder = dataset.stage(stage)
     folder.mkdir(parents=True, exist_ok=True)
     fingerprint = f"{encoder.fingerprint.digest}.{code_version}"
-    turns = [_Turn.of(item, folder, fingerprint, result) for item in items]
+    turns = [Turn.of(item, folder, fingerprint, result) for item in items]
     due = [turn for turn in turns if result.header(turn.path) != turn.header]
     if due:  # a manifest never stands beside results it does not describe
         (folder / FILE_NAME).unlink(missing_ok=True)
@@ -150,13 +171,19 @@ def run_per_video(
         prepare([turn.item for turn in due])
     problems: dict[str, str] = {}
     video_seconds: dict[str, float] = {}
-    for turn in progress(due, f"{dataset.name}/{stage}"):
-        begun = time.perf_counter()
-        try:
-            compute(turn.item, turn.path, turn.header)
-        except VideoError as error:
-            problems[turn.item.video] = str(error)
-        video_seconds[turn.item.video] = time.perf_counter() - begun
+    frames = sum(turn.item.frames for turn in due)
+    done = 0
+    unit = "frame" if frames else "video"
+    with Progress(f"{dataset.name}/{stage}", frames or len(due), unit) as progress:
+        for turn in due:
+            begun = time.perf_counter()
+            try:
+                compute(turn, progress)
+            except VideoError as error:
+                problems[turn.item.video] = str(error)
+            video_seconds[turn.item.video] = time.perf_counter() - begun
+            done += turn.item.frames if frames else 1
+            progress.reach(done)
     rows = [StageRow(video, "", "", 0, problem) for video, problem in quarantined.items()]
     rows += [turn.row(problems.get(turn.item.video, "")) for turn in turns]
     manifest = Manifest.of(rows)
@@ -171,7 +198,7 @@ def run_per_video(
         reused=len(turns) - len(due),
         quarantined=manifest.quarantined,
         seconds=time.perf_counter() - started,
-        frames=sum(turn.item.frames for turn in due),
+        frames=frames,
         video_seconds=video_seconds,
     )
     report.publish(dataset)
@@ -181,46 +208,3 @@ def run_per_video(
 def read_encoder_card(folder: Path) -> EncoderCard:
     """What made the results in a stage's folder."""
     return EncoderCard.from_json(files.read_json(folder / ENCODER))
-
-
-@dataclass(frozen=True)
-class _Turn:
-    """An item, where its result lies, and the header that result must have."""
-
-    item: Item
-    path: Path
-    header: dict[str, object]
-
-    @classmethod
-    def of(cls, item: Item, folder: Path, fingerprint: str, result: ResultFile) -> _Turn:
-        header: dict[str, object] = {
-            "video": item.video,
-            "source": item.source,
-            "fingerprint": fingerprint,
-            "snippets": item.snippets,
-        }
-        return cls(item, result.path(folder, item.video), header)
-
-    def row(self, problem: str) -> StageRow:
-        fingerprint = str(self.header["fingerprint"])
-        snippets = 0 if problem else self.item.snippets
-        return StageRow(self.item.video, self.item.source, fingerprint, snippets, problem)
-
-
-def progress(items: Sequence[_T], title: str) -> Iterator[_T]:
-    """Yield the items with a progress bar on a terminal and log lines elsewhere."""
-    if sys.stderr.isatty():
-        yield from tqdm(items, desc=title, unit="video")
-    else:
-        yield from _logged(items, title)
-
-
-def _logged(items: Sequence[_T], title: str) -> Iterator[_T]:
-    started = last = time.monotonic()
-    for index, item in enumerate(items):
-        now = time.monotonic()
-        if now - last > _LOG_EVERY_SECONDS:
-            left = (now - started) / index * (len(items) - index)
-            logger.info("%s: %d of %d videos, %.0f s left", title, index, len(items), left)
-            last = now
-        yield item

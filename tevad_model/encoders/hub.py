@@ -67,6 +67,16 @@ def resolve(model: str, revision: str | None, section: str) -> Path:
     return folder
 
 
+def is_name(model: object) -> bool:
+    """Whether an option names a model of the hub: not a folder here, and formed like a name."""
+    return (
+        isinstance(model, str)
+        and "/" in model
+        and _NAME.fullmatch(model) is not None
+        and not Path(model).expanduser().is_dir()
+    )
+
+
 def pull(model: str, revision: str | None = None) -> Pulled:
     """Fetch a model into the hub's cache: safetensors, configuration and vocabulary.
 

@@ -8,8 +8,16 @@ import pytest
 from assets.workspace import files
 from assets.workspace.manifest import StageRow, read_manifest
 from assets.workspace.params import DatasetParams, write_dataset
+from assets.workspace.progress import Progress
 from assets.workspace.project import Dataset, Project
-from assets.workspace.stage import ARRAY, Item, StageReport, read_encoder_card, run_per_video
+from assets.workspace.stage import (
+    ARRAY,
+    Item,
+    StageReport,
+    Turn,
+    read_encoder_card,
+    run_per_video,
+)
 from tevad_model.encoders.card import EncoderCard
 from tevad_model.errors import InputError, VideoError
 from tevad_model.fingerprint import Fingerprint
@@ -31,13 +39,14 @@ class Doubler:
         self.fails = fails
         self.stops_at = stops_at
 
-    def __call__(self, item: Item, path: Path, header: dict[str, object]) -> None:
+    def __call__(self, turn: Turn, _: Progress) -> None:
+        item = turn.item
         if item.video == self.stops_at:
             raise KeyboardInterrupt
         if item.video in self.fails:
             raise VideoError(f"{item.video}: cannot be doubled")
         self.made.append(item.video)
-        files.write_array(path, "v", np.full(item.snippets, 2.0), header)
+        files.write_array(turn.path, "v", np.full(item.snippets, 2.0), turn.header)
 
 
 def run(
