@@ -40,6 +40,7 @@ from assets.tevad_model import (
     run_link,
     seed_folder,
     served_seed,
+    trained_encoders,
     trained_seeds,
     training_run,
 )
@@ -58,7 +59,7 @@ from assets.workspace.stage import StageReport
 from assets.workspace.tracking import DATA_TAG, Tracking
 from tevad_model import timeline
 from tevad_model.atomic import replacing
-from tevad_model.errors import InputError
+from tevad_model.errors import InputError, MismatchError
 from tevad_model.timeline import FloatArray
 
 if TYPE_CHECKING:
@@ -99,10 +100,7 @@ def _evaluate(dataset: Dataset, tracking: Tracking) -> StageReport:
     inputs = read_inputs(dataset)
     test = TestSplit.of(inputs)
     if not is_current(dataset, inputs):
-        raise InputError(
-            f"{dataset.name}: the models were trained on other inputs than lie there now; "
-            "materialize tevad_model again"
-        )
+        raise _outdated(inputs)
     seeds = {
         seed: evaluate_seed(test, seed_folder(dataset, seed)) for seed in trained_seeds(dataset)
     }
@@ -137,6 +135,22 @@ def _evaluate(dataset: Dataset, tracking: Tracking) -> StageReport:
     )
     report.publish(dataset)
     return report
+
+
+def _outdated(inputs: Inputs) -> InputError:
+    """What is wrong with models of other inputs: the encoders, if those are others, by each part."""
+    name, remedy = inputs.dataset.name, "materialize tevad_model again"
+    differences = [
+        f"{kind} encoder, {line}"
+        for kind, trained_with in trained_encoders(inputs.dataset).items()
+        if kind in inputs.encoders
+        for line in trained_with.fingerprint.differences(inputs.encoders[kind].fingerprint)
+    ]
+    if differences:
+        return MismatchError(f"evaluating {name}", differences, f"Now {remedy}.")
+    return InputError(
+        f"{name}: the models were trained on other inputs than lie there now; {remedy}"
+    )
 
 
 def metrics_path(dataset: Dataset) -> Path:

@@ -26,19 +26,17 @@ from assets.captions import has_captions, load_captions
 from assets.sentence_encoder import tuned_model
 from assets.snippet_features import load_features
 from assets.tevad_model import (
-    ENCODERS,
     picked_folder,
     read_inputs,
     run_link,
     served_seed,
+    trained_encoders,
     training_run,
 )
-from assets.workspace import files
 from assets.workspace.face import access, dataset_of, explained, stage_asset
 from assets.workspace.project import Dataset
 from assets.workspace.stage import StageReport, read_encoder_card
 from assets.workspace.tracking import CHALLENGER, DATA_TAG, Tracking, registered_name
-from tevad_model.encoders.card import EncoderCard
 from tevad_model.errors import InputError
 from tevad_model.ready_made import CAPTIONS, EMBEDDINGS, FEATURES
 
@@ -253,8 +251,7 @@ def _write_pipeline(dataset: Dataset, folder: Path) -> None:
     """The served model with its encoders' cards; captions also explain a model of pixels alone."""
     from tevad_model import pipeline
 
-    recorded = files.read_json(dataset.stage("tevad_model") / ENCODERS)
-    cards = {kind: EncoderCard.from_json(card) for kind, card in recorded.items()}
+    cards = trained_encoders(dataset)
     if "caption" not in cards and has_captions(dataset):
         captioner = read_encoder_card(dataset.stage("captions"))
         if not captioner.is_ready_made:

@@ -231,6 +231,13 @@ def served_seed(dataset: Dataset) -> int:
     return int(files.read_json(dataset.stage(STAGE) / TRAINING)["served_seed"])
 
 
+def trained_encoders(dataset: Dataset) -> dict[str, EncoderCard]:
+    """The encoders whose features the models that lie there were trained on, by kind."""
+    path = dataset.stage(STAGE) / ENCODERS
+    recorded = files.read_json(path) if path.is_file() else {}
+    return {kind: EncoderCard.from_json(card) for kind, card in recorded.items()}
+
+
 def is_current(dataset: Dataset, inputs: Inputs) -> bool:
     """Whether the models that lie there were trained on just these inputs, and are whole."""
     from tevad_model import artifact

@@ -9,12 +9,14 @@ this one; :mod:`tevad_model.encoders` is their registry.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from tevad_model.fingerprint import Fingerprint
+from tevad_model.timeline import SNIPPET_FRAMES
 
 Frame = npt.NDArray[np.uint8]
 """One upright RGB picture, shape (height, width, 3)."""
@@ -81,3 +83,10 @@ class SentenceEncoder(Protocol):
     def embed(self, sentences: Sequence[str]) -> Features:
         """Embed sentences: shape (sentences, dim), one row each, in order."""
         ...
+
+
+def snippets(frames: Iterable[Frame]) -> Iterator[list[Frame]]:
+    """Cut a video's frames into snippets of 16, the last padded by repeating the last frame."""
+    stream = iter(frames)
+    while snippet := list(islice(stream, SNIPPET_FRAMES)):
+        yield snippet + snippet[-1:] * (SNIPPET_FRAMES - len(snippet))

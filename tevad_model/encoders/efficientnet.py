@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
-from tevad_model.encoders.base import Features, Frame
+from tevad_model.encoders.base import Features, Frame, snippets
 from tevad_model.encoders.onnx import cached_network, quiet_exporter, session
 from tevad_model.errors import VideoError
 from tevad_model.fingerprint import Fingerprint, sha256_file
@@ -168,8 +168,7 @@ class EfficientNetEncoder:
         small = first.shape[0] * first.shape[1] < shape[0] * shape[1]
         checked = _same_size(chain([first], frames), first.shape)
         taken = checked if small else (_resized(frame, shape) for frame in checked)
-        while snippet := list(islice(taken, SNIPPET_FRAMES)):
-            snippet += snippet[-1:] * (SNIPPET_FRAMES - len(snippet))
+        for snippet in snippets(taken):
             pictures = [*self._appearance(snippet), *self._motion(snippet)]
             yield np.stack([_resized(picture, shape) for picture in pictures])
 

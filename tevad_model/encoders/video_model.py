@@ -22,7 +22,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from tevad_model.encoders import hub
-from tevad_model.encoders.base import Features, Frame
+from tevad_model.encoders.base import Features, Frame, snippets
 from tevad_model.encoders.batching import Batches
 from tevad_model.encoders.onnx import cached_network, quiet_exporter, session
 from tevad_model.encoders.pixels import PixelFormat
@@ -121,10 +121,10 @@ class VideoModelEncoder:
             VideoError: if there is no frame.
             InputError: if not even one clip fits the memory.
         """
-        snippets = self._snippets(iter(frames))
+        clips_of_snippets = self._clips(frames)
         at_once = max(1, self.options.batch_size // self.crops)
         found = False
-        while group := list(islice(snippets, at_once)):
+        while group := list(islice(clips_of_snippets, at_once)):
             found = True
             clips = [clip for snippet in group for clip in snippet]
             features = np.stack(self._batches.run(clips, self._features))
@@ -132,12 +132,11 @@ class VideoModelEncoder:
         if not found:
             raise VideoError("no frame to encode: the video is empty; remove or replace it")
 
-    def _snippets(self, frames: Iterator[Frame]) -> Iterator[list[Clips]]:
+    def _clips(self, frames: Iterable[Frame]) -> Iterator[list[Clips]]:
         """Each snippet's clips, one a crop: (frames, channels, height, width)."""
         # The middles of equal parts: every other frame of 8, each four times of 64.
         taken = ((np.arange(self.frames) + 0.5) * SNIPPET_FRAMES / self.frames).astype(int)
-        while snippet := list(islice(frames, SNIPPET_FRAMES)):
-            snippet += snippet[-1:] * (SNIPPET_FRAMES - len(snippet))
+        for snippet in snippets(frames):
             made = {index: self._pixels.crops(snippet[index], self.crops) for index in set(taken)}
             yield [np.stack([made[index][crop] for index in taken]) for crop in range(self.crops)]
 
