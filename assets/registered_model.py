@@ -12,8 +12,7 @@ is not opened again, and neither the tracking URI nor ``sys.path`` changes for a
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -125,14 +124,20 @@ def register_model(dataset: Dataset, tracking: Tracking) -> Registration:
         MismatchError: if the encoders installed here are not those of the training.
         VideoError: if the model cannot score its own example clip.
     """
+    with dataset.held():
+        return _register(dataset, tracking)
+
+
+def _register(dataset: Dataset, tracking: Tracking) -> Registration:
     started = time.perf_counter()
+    tracking.end_killed(dataset.name)
     run = tracking.client.get_run(training_run(dataset, tracking).run_id)
     client, name = tracking.client, registered_name(dataset.name)
     tags = _version_tags(dataset, run)
     version = _find_version(client, name, tags[_MODEL_TAG])
     is_new = version is None
     if version is None:
-        model = _log_model(dataset, client, run)
+        model = _log_model(dataset, tracking, run)
         version = _create_version(client, name, model, run, tags)
     else:
         for key, value in tags.items():
@@ -203,7 +208,7 @@ def _create_version(
     return str(created.version)
 
 
-def _log_model(dataset: Dataset, client: "MlflowClient", run: "Run") -> "LoggedModel":
+def _log_model(dataset: Dataset, tracking: Tracking, run: "Run") -> "LoggedModel":
     """Keep the served model with its training run, as an MLflow model that takes raw videos."""
     import mlflow.pyfunc
     from mlflow.entities import LoggedModelOutput
@@ -212,7 +217,11 @@ def _log_model(dataset: Dataset, client: "MlflowClient", run: "Run") -> "LoggedM
     import tevad_model
     from tevad_model.pipeline import Pipeline
 
-    with tempfile.TemporaryDirectory() as folder, _logged_model(dataset, client, run) as logged:
+    client, name = tracking.client, registered_name(dataset.name)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        tracking.start_model(dataset.name, name, run) as logged,
+    ):
         pipeline, examples = Path(folder) / "pipeline", Path(folder) / "examples"
         _write_pipeline(dataset, pipeline)
         loaded = Pipeline.load(pipeline, dataset.project.cache)
@@ -231,20 +240,6 @@ def _log_model(dataset: Dataset, client: "MlflowClient", run: "Run") -> "LoggedM
         client.log_model_artifacts(logged.model_id, str(Path(folder) / "model"))
         client.log_outputs(run.info.run_id, [LoggedModelOutput(logged.model_id, step=0)])
     return logged
-
-
-@contextmanager
-def _logged_model(dataset: Dataset, client: "MlflowClient", run: "Run") -> "Iterator[LoggedModel]":
-    """A model of the run to be filled: READY if the block ends well, else FAILED."""
-    model = client.create_logged_model(
-        run.info.experiment_id, name=registered_name(dataset.name), source_run_id=run.info.run_id
-    )
-    ready = False
-    try:
-        yield model
-        ready = True
-    finally:
-        client.finalize_logged_model(model.model_id, "READY" if ready else "FAILED")
 
 
 def _write_pipeline(dataset: Dataset, folder: Path) -> None:

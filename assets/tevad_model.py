@@ -172,6 +172,7 @@ def train_tevad_model(dataset: Dataset, tracking: Tracking, tags: dict[str, str]
 
 def _train(dataset: Dataset, tracking: Tracking, tags: dict[str, str]) -> StageReport:
     started = time.perf_counter()
+    tracking.end_killed(dataset.name)
     inputs = read_inputs(dataset)
     folder = dataset.stage(STAGE)
     files.remove_partial(folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from socket import gethostname
 from typing import TYPE_CHECKING, Any
 
 from assets.workspace.project import Dataset, Project
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 # The events, stack traces too, are in the instance, where the UI shows them; the command line says
 # itself what went wrong.
 _QUIET_CONSOLE = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+_PROCESS = "tevad.process"
+"""The tag of a run that says which process of which machine it is in."""
 
 _INSTANCE_CONFIG = """\
 # Dagster's own settings for this project. State is kept beside this file (SQLite).
@@ -89,14 +93,36 @@ def run_chain(dataset: Dataset) -> RunOutcome:
 
     with dg.DagsterInstance.get() as instance:
         add_partitions(dataset.project, instance)
+        _end_killed(instance)
         result = dg.execute_job(
             dg.reconstructable(everything_job),
             instance=instance,
             run_config={**_QUIET_CONSOLE, **_in_project(dataset.project)},
-            tags={"dagster/partition": dataset.name},
+            tags={"dagster/partition": dataset.name, _PROCESS: f"{gethostname()}:{os.getpid()}"},
         )
         failures = (*_failed_steps(result), *_failed_checks(result))
         return RunOutcome(result.run_id, result.success, _registered(result), failures)
+
+
+def _end_killed(instance: dg.DagsterInstance) -> None:
+    """Let no run whose process was killed seem to go on."""
+    import dagster as dg
+
+    unfinished = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
+    for run in instance.get_runs(dg.RunsFilter(statuses=unfinished)):
+        host, _, process = run.tags.get(_PROCESS, "").rpartition(":")
+        if host == gethostname() and not _is_running(int(process)):
+            instance.report_run_failed(run, "The process was killed; the next run goes on.")
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)  # asks only
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # somebody else's
+    return True
 
 
 def _in_project(project: Project) -> dict[str, Any]:

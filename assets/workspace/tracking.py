@@ -8,18 +8,19 @@ particular stage.
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from assets.workspace.project import Project
 from tevad_model.errors import InputError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
+    from mlflow.entities import LoggedModel, Run
 
 DATA_TAG = "tevad.data."
 """Prefix of the tags that hold data versions: ``tevad.data.<stage>`` = DVC md5."""
@@ -31,6 +32,9 @@ MODEL_PREFIX = "tevad-"
 
 LOCAL_PAGES = "http://127.0.0.1:5000"
 """Where `tevad up` shows a local store's runs."""
+
+_WORKSPACE = "tevad.workspace"
+"""Which machine and project a run or a logged model is from."""
 
 _PARENT = "mlflow.parentRunId"
 _NAME = "mlflow.runName"
@@ -44,18 +48,22 @@ class Tracking:
     Attributes:
         uri: its address.
         artifacts: where a local store's artifacts go; None where a server decides.
+        workspace: the machine and project that logs.
     """
 
     uri: str
     artifacts: Path | None
+    workspace: str
 
     @classmethod
     def of(cls, project: Project) -> Tracking:
         """What ``MLFLOW_TRACKING_URI`` names, else a SQLite store in the project."""
+        workspace = f"{socket.gethostname()}:{project.root}"
         if uri := os.environ.get("MLFLOW_TRACKING_URI"):
-            return cls(uri, None)
+            return cls(uri, None, workspace)
         project.state.mkdir(exist_ok=True)
-        return cls(f"sqlite:///{project.state / 'mlflow.db'}", project.state / "mlartifacts")
+        uri = f"sqlite:///{project.state / 'mlflow.db'}"
+        return cls(uri, project.state / "mlartifacts", workspace)
 
     @property
     def client(self) -> MlflowClient:
@@ -107,7 +115,12 @@ class Tracking:
     ) -> Iterator[RunLog]:
         """Open a run; it ends as FINISHED, or as FAILED if the block raises."""
         client = self.client
-        all_tags = {_NAME: name, **tags, **({_PARENT: parent.run_id} if parent else {})}
+        all_tags = {
+            _NAME: name,
+            _WORKSPACE: self.workspace,
+            **tags,
+            **({_PARENT: parent.run_id} if parent else {}),
+        }
         run = client.create_run(self.experiment(experiment), tags=all_tags)
         status = "FAILED"
         try:
@@ -115,6 +128,33 @@ class Tracking:
             status = "FINISHED"
         finally:
             client.set_terminated(run.info.run_id, status=status)
+
+    @contextmanager
+    def start_model(self, experiment: str, name: str, run: Run) -> Iterator[LoggedModel]:
+        """Open a logged model of a run to be filled; it ends as READY, or as FAILED."""
+        client, tags = self.client, {_WORKSPACE: self.workspace}
+        model = client.create_logged_model(
+            self.experiment(experiment), name=name, source_run_id=run.info.run_id, tags=tags
+        )
+        status: Literal["READY", "FAILED"] = "FAILED"
+        try:
+            yield model
+            status = "READY"
+        finally:
+            client.finalize_logged_model(model.model_id, status)
+
+    def end_killed(self, experiment: str) -> None:
+        """End what killed processes of this workspace left open, so that nothing seems to go on.
+
+        For whoever holds the dataset: nobody else of the workspace then logs to its experiment.
+        """
+        client, folder = self.client, [self.experiment(experiment)]
+        for run in client.search_runs(folder, filter_string="attributes.status = 'RUNNING'"):
+            if run.data.tags.get(_WORKSPACE) == self.workspace:
+                client.set_terminated(run.info.run_id, status="KILLED")
+        for model in client.search_logged_models(folder):
+            if model.status == "PENDING" and model.tags.get(_WORKSPACE) == self.workspace:
+                client.finalize_logged_model(model.model_id, "FAILED")
 
     def run_page(self, run_id: str) -> str:
         """The address of a run's page: on the tracking server, or on the one `tevad up` starts."""
