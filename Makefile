@@ -17,7 +17,7 @@ export DVC_NO_ANALYTICS := 1
 export OMP_WAIT_POLICY := PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint format lock clean
+.PHONY: help install demo test test-slow faults lint format lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -44,6 +44,9 @@ test: lint ## everything that must hold, in under 15 minutes
 
 test-slow: install ## the long tests
 	$(BIN)/python -m pytest -m slow
+
+faults: install ## kill `tevad run` fifty times at random moments; nothing may be lost
+	$(BIN)/python -m pytest -m slow tests/faults
 
 format: install ## rewrite the code in the project's format
 	$(BIN)/ruff check --fix .

@@ -32,7 +32,7 @@ from assets.tevad_model import (
     trained_encoders,
     training_run,
 )
-from assets.workspace.face import access, dataset_of, explained, stage_asset
+from assets.workspace.face import access, dataset_of, explained, markdown_table, stage_asset
 from assets.workspace.project import Dataset
 from assets.workspace.stage import StageReport, read_encoder_card
 from assets.workspace.tracking import CHALLENGER, DATA_TAG, Tracking, registered_name
@@ -363,9 +363,9 @@ def _input_example(pipeline: "Pipeline", example: "ReadyMade") -> "pd.DataFrame"
 )
 def registered_model(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
     """The served model in MLflow's registry: raw videos in, a row a snippet out."""
-    dataset = dataset_of(context)
+    dataset, tracking = dataset_of(context), access(context).tracking()
     with explained():
-        registration = register_model(dataset, access(context).tracking())
+        registration = register_model(dataset, tracking)
     return dg.MaterializeResult(
         metadata={
             "model": registration.name,
@@ -373,7 +373,19 @@ def registered_model(context: dg.AssetExecutionContext) -> dg.MaterializeResult[
             "alias": registration.alias,
             "address": registration.uri,
             "newly registered": registration.is_new,
-            **run_link(access(context).tracking(), dataset),
+            **run_link(tracking, dataset),
+            "lineage": dg.MetadataValue.md(_lineage_table(registration, tracking)),
         },
         data_version=dg.DataVersion(f"{registration.name}/{registration.version}"),
     )
+
+
+def _lineage_table(registration: Registration, tracking: Tracking) -> str:
+    """What the version was made of, by its tags."""
+    tags = tracking.client.get_model_version(registration.name, registration.version).tags
+    rows = [
+        (key.removeprefix("tevad."), value)
+        for key, value in sorted(tags.items())
+        if key.startswith((DATA_TAG, "tevad.encoder.", "tevad.git.", "tevad.run_id"))
+    ]
+    return markdown_table(("made of", "version"), rows)

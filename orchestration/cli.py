@@ -366,6 +366,25 @@ def up(port: int, mlflow_port: int) -> None:
 
 
 @main.command()
+@click.argument("what")
+@click.option("--video", help="Which models of dataset WHAT a video went into, and by which split.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@_reported
+def lineage(what: str, video: str | None, as_json: bool) -> None:
+    """Lead a model back to its bytes, or bytes forward to the models.
+
+    WHAT is models:/NAME/VERSION or models:/NAME@ALIAS (what it was made from), a dataset (what DVC,
+    Dagster and MLflow say of each stage), or a stage's version, an md5 (the models it went into).
+    """
+    from assets.workspace.tracking import Tracking
+    from orchestration.lineage import Lineage, report
+
+    project = _project()
+    found = report(Lineage(project, Tracking.of(project)), what, video)
+    click.echo(found.as_json if as_json else found.text)
+
+
+@main.command()
 @_reported
 def sync() -> None:
     """Tell Dagster what DVC made without it (its sensor does, while `tevad up` runs)."""

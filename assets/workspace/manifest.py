@@ -109,20 +109,26 @@ class Manifest(Generic[_Row]):
             pq.write_table(table, temporary, compression="zstd")
 
 
+def read_manifest_file(path: Path, row_type: type[_Row]) -> Manifest[_Row]:
+    """Read a manifest wherever its file lies, such as in DVC's cache."""
+    import pyarrow.parquet as pq
+
+    rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+    return Manifest.of(row_type(**row) for row in rows)
+
+
 def read_manifest(folder: Path, row_type: type[_Row]) -> Manifest[_Row]:
     """Read the manifest of a stage's folder.
 
     Raises:
         InputError: if the stage has not run, or its manifest is damaged.
     """
-    import pyarrow.parquet as pq
     from pyarrow.lib import ArrowInvalid
 
     path = folder / FILE_NAME
     remedy = f"materialize {folder.name} first (`tevad run {folder.parent.name}`)"
     try:
-        rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
-        return Manifest.of(row_type(**row) for row in rows)
+        return read_manifest_file(path, row_type)
     except FileNotFoundError:
         raise InputError(f"{path}: not there; {remedy}") from None
     except (ArrowInvalid, OSError, TypeError) as error:

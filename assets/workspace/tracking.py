@@ -33,7 +33,7 @@ MODEL_PREFIX = "tevad-"
 LOCAL_PAGES = "http://127.0.0.1:5000"
 """Where `tevad up` shows a local store's runs."""
 
-_WORKSPACE = "tevad.workspace"
+_WORKSPACE = "logged_from"
 """Which machine and project a run or a logged model is from."""
 
 _PARENT = "mlflow.parentRunId"
