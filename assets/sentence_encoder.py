@@ -12,7 +12,6 @@ Without ``model/`` the captions are embedded by the encoder that ``params.yaml``
 import hashlib
 import json
 import shutil
-import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -209,10 +208,11 @@ def _key(dataset: Dataset, captions: list[str]) -> str:
 
 
 def _start_afresh(folder: Path) -> None:
-    """Without ``tuning.json`` first: a model never stands beside a record of another one."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Empty the folder, ``tuning.json`` first: a record never stands beside another one's model."""
     (folder / TUNING).unlink(missing_ok=True)
-    shutil.rmtree(folder / MODEL, ignore_errors=True)
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
 
 
 def _tune(dataset: Dataset, captions: list[str], key: str, folder: Path) -> TuningRecord:
@@ -225,10 +225,11 @@ def _tune(dataset: Dataset, captions: list[str], key: str, folder: Path) -> Tuni
     if not tuning.improved:
         reason = "tuned, and not kept: alignment and uniformity did not both improve"
         return TuningRecord(key, False, reason, len(captions), figures=asdict(tuning))
-    with tempfile.TemporaryDirectory(dir=folder) as made:
-        model.save_pretrained(made, create_model_card=False)
-        Path(made).rename(folder / MODEL)
-        Path(made).mkdir()  # for the context to remove
+    made = dataset.work / STAGE
+    if made.exists():
+        shutil.rmtree(made)
+    model.save_pretrained(str(made), create_model_card=False)
+    made.rename(folder / MODEL)
     reason = "tuned, and kept: alignment and uniformity improved"
     return TuningRecord(
         key, True, reason, len(captions), hub.weights_hash(folder / MODEL), asdict(tuning)

@@ -19,6 +19,7 @@ from tiny_models import WORDS, tiny_bert
 from assets.caption_embeddings import load_embeddings
 from assets.captions import load_captions
 from assets.sentence_encoder import (
+    MODEL,
     STAGE,
     TUNING,
     build_sentence_encoder,
@@ -223,8 +224,10 @@ def test_a_run_that_was_killed_before_its_record_is_done_again(make: Make) -> No
     record = files.read_json(dataset.stage(STAGE) / TUNING)
     (dataset.stage(STAGE) / TUNING).unlink()
     (tuned_model(dataset) / "left.json").write_text("{}")
+    (dataset.stage(STAGE) / "left-behind").mkdir()
     assert tune_sentence_encoder(dataset).done == 1
     assert files.read_json(dataset.stage(STAGE) / TUNING) == record
+    assert {path.name for path in dataset.stage(STAGE).iterdir()} == {TUNING, MODEL}
 
 
 def test_tuning_that_cannot_be_done_is_refused_where_it_must_be(make: Make, tmp_path: Path) -> None:
