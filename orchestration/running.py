@@ -65,6 +65,9 @@ def use_project(project: Project) -> None:
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DVC_NO_ANALYTICS": "1",
         "MLFLOW_LOGGING_LEVEL": "WARNING",
+        # By default a server that is gone is asked for minutes before anyone is told.
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
+        "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         # Threads that wait for others spin by default, which on a busy machine costs tenfold.

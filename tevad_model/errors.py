@@ -15,6 +15,10 @@ class SourceUnreachableError(InputError):
     """The folder or bucket that videos come from is not there or does not answer."""
 
 
+class StorageError(InputError):
+    """The disk takes no more, or may not be written."""
+
+
 class VideoError(InputError):
     """One video cannot be used. Stages quarantine it with this reason and go on with the others."""
 

@@ -39,6 +39,7 @@ _WORKSPACE = "logged_from"
 _PARENT = "mlflow.parentRunId"
 _NAME = "mlflow.runName"
 _METRICS_AT_ONCE = 1000
+_EXISTS = "RESOURCE_ALREADY_EXISTS"
 
 
 @dataclass(frozen=True)
@@ -89,9 +90,13 @@ class Tracking:
             location = str(self.artifacts / name) if self.artifacts else None
             return str(client.create_experiment(name, artifact_location=location))
         except MlflowException as error:
-            if (made_meanwhile := _by_name(client, name)) is not None:
-                return made_meanwhile
-            raise InputError(f"MLflow at {self.uri}: {error.message}") from None
+            made_meanwhile = error.error_code == _EXISTS and client.get_experiment_by_name(name)
+            if made_meanwhile:
+                return str(made_meanwhile.experiment_id)
+            raise InputError(
+                f"MLflow at {self.uri}: {error.message}; once it answers, run again: what was made "
+                "is kept"
+            ) from None
 
     def find_run(self, experiment: str, tags: Mapping[str, str]) -> Run | None:
         """The latest finished run that carries all the tags."""
@@ -226,13 +231,3 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[name] = value
     return flat
-
-
-def _by_name(client: MlflowClient, name: str) -> str | None:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        found = client.get_experiment_by_name(name)
-    except MlflowException:
-        return None
-    return str(found.experiment_id) if found else None
