@@ -123,7 +123,7 @@ def test_the_chain_embeds_trains_and_serves_with_the_tuned_encoder(
 
     shutil.rmtree(dataset.stage(STAGE))  # a registered model needs nothing of the project
     monkeypatch.setattr(sys, "path", list(sys.path))
-    mlflow.set_tracking_uri(tracking.uri)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking.uri)
     model = mlflow.pyfunc.load_model(f"models:/{registered_name('told')}@{CHALLENGER}")
     told = load_captions(dataset, "v09")
     scored = model.predict(pd.DataFrame([{"video": "v09", "captions": told}]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -66,7 +67,7 @@ def done(dataset: Dataset) -> dict[str, int]:
 
 
 def test_the_papers_text_branch_and_a_modern_visual_one_run_the_chain(
-    dataset: Dataset, project_root: Path, tmp_path: Path
+    dataset: Dataset, project_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     configure(project_root, "captions", "transformers", model=str(tiny_git(tmp_path / "git")))
     configure(
@@ -89,7 +90,8 @@ def test_the_papers_text_branch_and_a_modern_visual_one_run_the_chain(
     assert len({text for row in rows for text in load_captions(dataset, row.video)}) > 1
 
     row = next(row for row in rows if row.split == "test")
-    mlflow.set_tracking_uri(Tracking.of(dataset.project).uri)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", Tracking.of(dataset.project).uri)
+    monkeypatch.setattr(sys, "path", list(sys.path))  # loading puts the model's own code there
     served = mlflow.pyfunc.load_model(f"models:/{registered_name('rendered')}@{CHALLENGER}")
     scored = served.predict(pd.DataFrame({"video": [str(video_path(dataset, row))]}))
     assert list(scored["caption"]) == load_captions(dataset, row.video)
