@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
 from assets.workspace.project import Project
@@ -25,7 +26,8 @@ def temporary_project() -> Iterator[Project]:
     with tempfile.TemporaryDirectory(prefix="tevad-benchmark-") as folder:
         root = Path(folder)
         subprocess.run(["git", "init", "--quiet"], cwd=root, check=True)
-        Repo.init(str(root)).close()
+        with redirect_stdout(sys.stderr):  # stdout is the benchmark's, for its figures
+            Repo.init(str(root)).close()
         for name in ("params.yaml", "dvc.yaml", ".gitignore", ".dvc/config"):
             shutil.copy(REPOSITORY / name, root / name)
         (root / "mlflow").symlink_to(REPOSITORY / "mlflow")
