@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from pathlib import Path
 
 from assets.workspace.project import Project
@@ -21,13 +21,10 @@ REPOSITORY = Path(__file__).parents[1]
 @contextmanager
 def temporary_project() -> Iterator[Project]:
     """An empty project with this repository's parameters and pipeline, gone afterwards."""
-    from dvc.repo import Repo
-
     with tempfile.TemporaryDirectory(prefix="tevad-benchmark-") as folder:
         root = Path(folder)
         subprocess.run(["git", "init", "--quiet"], cwd=root, check=True)
-        with redirect_stdout(sys.stderr):  # stdout is the benchmark's, for its figures
-            Repo.init(str(root)).close()
+        subprocess.run([sys.executable, "-m", "dvc", "init", "--quiet"], cwd=root, check=True)
         for name in ("params.yaml", "dvc.yaml", ".gitignore", ".dvc/config"):
             shutil.copy(REPOSITORY / name, root / name)
         (root / "mlflow").symlink_to(REPOSITORY / "mlflow")
