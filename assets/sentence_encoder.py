@@ -95,7 +95,7 @@ def tune_sentence_encoder(dataset: Dataset) -> StageReport:
         key, reason = _key(dataset, captions), _why_not(dataset, captions)
         record = TuningRecord.read(folder)
         is_there = record is not None and record.key == key
-        if not is_there:
+        if record is None or not is_there:
             _start_afresh(folder)
             record = (
                 TuningRecord(key, kept=False, reason=reason, captions=len(captions))
@@ -111,7 +111,7 @@ def tune_sentence_encoder(dataset: Dataset) -> StageReport:
             quarantined={},
             seconds=time.perf_counter() - started,
         )
-        report.publish(dataset, read_tuning(dataset).reason)
+        report.publish(dataset, record.reason)
         return report
 
 

@@ -27,14 +27,14 @@ from assets.snippet_features import extract_snippet_features
 from assets.tevad_model import picked_folder, read_inputs, served_seed
 from assets.workspace import files, listing, versions
 from assets.workspace.params import DatasetParams
-from assets.workspace.project import CHAIN, STAGES, Dataset, Project
+from assets.workspace.project import CHAIN, FEATURE_STAGES, Dataset, Project
 from benchmarks import encoder
 from benchmarks.project import shared, temporary_project
 from orchestration.datasets import add_dataset
 from tevad_model import artifact, scoring, timeline
 from tevad_model.video import encode
 
-FEATURE_STAGES = (
+FEATURE_FUNCTIONS = (
     ingest_raw_videos,
     extract_snippet_features,
     write_captions,
@@ -53,9 +53,7 @@ def measure() -> dict[str, float]:
         wall = _tevad_run(project, "ped2")
         reports = {stage: files.read_json(dataset.reports / f"{stage}.json") for stage in CHAIN}
         frames = sum(row.frames for row in read_raw_videos(dataset).usable)
-        seconds = sum(
-            reports[stage]["seconds"] for stage in STAGES[: len(FEATURE_STAGES)]
-        ) + _score_all(dataset)
+        seconds = sum(reports[stage]["seconds"] for stage in FEATURE_STAGES) + _score_all(dataset)
         metrics = files.read_json(dataset.folder / "metrics.json")
         return {
             "frames_per_second": frames / seconds,
@@ -135,7 +133,7 @@ def _pictures(number: int) -> Any:
 def _features_seconds(dataset: Dataset) -> float:
     started = time.perf_counter()
     listing.refresh(dataset)
-    for run in FEATURE_STAGES:
+    for run in FEATURE_FUNCTIONS:
         versions.commit(dataset, run(dataset).stage)
     return time.perf_counter() - started
 

@@ -2,19 +2,17 @@
 
 import dagster as dg
 
-from assets.workspace.project import CHAIN
-
-_TRAINING = CHAIN.index("tevad_model")
+from assets.workspace.project import CHAIN, FEATURE_STAGES
 
 FEATURES = dg.define_asset_job(
     "features",
-    dg.AssetSelection.assets(*CHAIN[:_TRAINING]),
+    dg.AssetSelection.assets(*FEATURE_STAGES),
     description="Videos to snippet features and caption embeddings; trains nothing.",
 )
 
 TRAIN = dg.define_asset_job(
     "train",
-    dg.AssetSelection.assets(*CHAIN[_TRAINING:]),
+    dg.AssetSelection.assets(*CHAIN[len(FEATURE_STAGES) :]),
     description="Train, evaluate and register on the features that are there.",
 )
 

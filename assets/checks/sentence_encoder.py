@@ -49,22 +49,24 @@ def measure_sentence_encoder(dataset: Dataset) -> Tables:
     if not path.is_file():
         raise InputError(f"{path}: not there; materialize {STAGE} first")
     record = TuningRecord(**files.read_json(path))
-    changes = _changes(record) if record.kept else dict.fromkeys(("alignment", "uniformity"), 0.0)
     row = {
         "dataset": dataset.name,
         "weights": hub.weights_hash(tuned_model(dataset)) if record.kept else "none",
         "weights_measured": record.weights if record.kept else "none",
-        **{f"{measure}_change": change for measure, change in changes.items()},
+        **{
+            f"{measure}_change": _change(record, measure) for measure in ("alignment", "uniformity")
+        },
     }
     return {"dataset": Table.of([row], key=["dataset"])}
 
 
-def _changes(record: TuningRecord) -> dict[str, float]:
-    metrics = record.metrics
-    return {
-        measure: metrics[f"captions_{measure}_after"] - metrics[f"captions_{measure}_before"]
-        for measure in ("alignment", "uniformity")
-    }
+def _change(record: TuningRecord, measure: str) -> float | None:
+    """What tuning that was kept changed in a measure; None, which fails, if nobody measured it."""
+    if not record.kept:
+        return 0.0
+    if record.figures is None:
+        return None
+    return float(record.figures["after"][measure] - record.figures["before"][measure])
 
 
 sentence_encoder_checks = asset_checks(STAGE, CHECKS, check_sentence_encoder)

@@ -33,6 +33,9 @@ STAGES = (
 )
 """The stages that write a folder of data, upstream first."""
 
+FEATURE_STAGES = STAGES[: STAGES.index("tevad_model")]
+"""Those before training."""
+
 CHAIN = (*STAGES, "registered_model")
 """All of the chain."""
 
