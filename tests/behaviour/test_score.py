@@ -15,15 +15,15 @@ import numpy as np
 import pytest
 from projects import TrainedProject
 
-from assets.workspace.project import Project
-from assets.workspace.tracking import Tracking
-from orchestration.scoring import (
+from assets.scoring import (
     ScoreReport,
     default_model,
     find_videos,
     output_names,
     score_videos,
 )
+from assets.workspace.project import Project
+from assets.workspace.tracking import Tracking
 from tevad_model import video
 from tevad_model.errors import InputError
 from tevad_model.timeline import snippet_count
@@ -195,10 +195,7 @@ def test_an_output_folder_that_cannot_be_made_is_named(site: Site, tmp_path: Pat
 
 def test_scoring_needs_neither_dagster_nor_dvc() -> None:
     heavy = ("dagster", "dvc", "torch", "mlflow", "great_expectations", "transformers")
-    code = (
-        "import sys, orchestration.scoring; "
-        f"print([name for name in {heavy} if name in sys.modules])"
-    )
+    code = f"import sys, assets.scoring; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=REPOSITORY,

@@ -1,0 +1,39 @@
+"""The command line, ``tevad``. Parses, calls, prints; what is done is done elsewhere.
+
+One file a family of commands; here they are put together. A command imports what it needs when it
+is called, so that ``tevad --help`` is quick.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import click
+
+from orchestration.cli.chain import ablate, demo, run, stage, sync
+from orchestration.cli.datasets import dataset
+from orchestration.cli.encoders import encoders
+from orchestration.cli.models import lineage, score
+from orchestration.cli.servers import up
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="tevad")
+def main() -> None:
+    """Which frames of a video are abnormal, learned from one label a video."""
+    # A handler of the project's own, which comes before those that Dagster adds and that rewrite
+    # the message; the root's is for others' warnings.
+    own, others = logging.StreamHandler(), logging.StreamHandler()
+    others.addFilter(_is_a_warning_of_others)
+    logging.basicConfig(format="%(message)s", handlers=[others])
+    logging.getLogger("tevad").setLevel(logging.INFO)
+    logging.getLogger("tevad").addHandler(own)
+
+
+def _is_a_warning_of_others(record: logging.LogRecord) -> bool:
+    """Some libraries log INFO whatever level they are told."""
+    return not record.name.startswith("tevad") and record.levelno >= logging.WARNING
+
+
+for _command in (ablate, dataset, demo, encoders, lineage, run, score, stage, sync, up):
+    main.add_command(_command)

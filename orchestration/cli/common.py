@@ -1,0 +1,52 @@
+"""What every command needs: the project it works in, and failures told as messages."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from assets.workspace.project import Project
+from tevad_model.errors import InputError
+
+
+class Failure(click.ClickException):
+    """A message for the user and exit code 1."""
+
+    def show(self, file: Any = None) -> None:
+        """Print the message in red, on stderr."""
+        click.secho(f"error: {self.format_message()}", fg="red", err=True, file=file)
+
+
+def reported(command: Callable[..., None]) -> Callable[..., None]:
+    """Turn what the user can repair into a message instead of a traceback."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except InputError as error:
+            raise Failure(str(error)) from None
+
+    return wrapped
+
+
+def current_project() -> Project:
+    """The project the command works in; Dagster and the libraries below it point at it from now."""
+    from orchestration.running import use_project
+
+    project = Project.find()
+    use_project(project)
+    return project
+
+
+def address(_: click.Context, __: click.Parameter, value: Any) -> Any:
+    """Addresses on this machine are taken from the working folder, not from the project's."""
+    if isinstance(value, tuple):
+        return tuple(address(_, __, each) for each in value)
+    if value is None or value.startswith("s3://"):
+        return value
+    return str(Path(value).expanduser().absolute())

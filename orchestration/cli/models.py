@@ -1,0 +1,69 @@
+"""``tevad score`` and ``tevad lineage``: what is done with a registered model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from orchestration.cli.common import Failure, current_project, reported
+
+
+@click.command()
+@click.argument("videos", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--model", help="models:/NAME@ALIAS or models:/NAME/VERSION.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("scores"), show_default=True,
+    help="Folder for the results.",
+)  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Also write all of it as JSON.")
+@click.option("--threshold", type=float, help="Score from which a frame counts as abnormal.")
+@reported
+def score(
+    videos: tuple[Path, ...],
+    model: str | None,
+    out: Path,
+    as_json: bool,
+    threshold: float | None,
+) -> None:
+    """Score VIDEOS (files or folders) with a registered model.
+
+    Writes for each a CSV of frames, one of snippets with captions, and a picture of the timeline.
+    """
+    from assets.scoring import score_videos
+    from assets.workspace.tracking import Tracking
+
+    project = current_project()
+    report = score_videos(
+        videos,
+        Tracking.of(project),
+        out=out,
+        cache=project.cache,
+        model_uri=model,
+        as_json=as_json,
+        threshold=threshold,
+    )
+    click.echo(f"scored by {report.model}")
+    for written in report.written.values():
+        click.echo("\n".join(f"  {path}" for path in written))
+    if report.failed:
+        raise Failure("\n".join(f"not scored: {reason}" for reason in report.failed.values()))
+
+
+@click.command()
+@click.argument("what")
+@click.option("--video", help="Which models of dataset WHAT a video went into, and by which split.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@reported
+def lineage(what: str, video: str | None, as_json: bool) -> None:
+    """Lead a model back to its bytes, or bytes forward to the models.
+
+    WHAT is models:/NAME/VERSION or models:/NAME@ALIAS (what it was made from), a dataset (what DVC,
+    Dagster and MLflow say of each stage), or a stage's version, an md5 (the models it went into).
+    """
+    from assets.workspace.tracking import Tracking
+    from orchestration.lineage import Lineage, report
+
+    project = current_project()
+    found = report(Lineage(project, Tracking.of(project)), what, video)
+    click.echo(found.as_json if as_json else found.text)
