@@ -6,11 +6,12 @@ A project here is a real one: a git and DVC repository with this repository's ``
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from projects import TrainedProject, copy_project, enter_project, git, relocate
+from s3_server import S3Server
 
 from assets.workspace.params import DatasetParams
 from assets.workspace.project import Dataset, Project
@@ -162,6 +163,17 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("rendered")
     render(folder, train=6, test=4, lengths=(96, 130))
     return folder
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A real S3 server, for all tests that leave it running; each makes buckets of its own."""
+    server = S3Server(tmp_path_factory.mktemp("s3") / "server")
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill()
 
 
 WriteVideo = Callable[..., Path]

@@ -1,21 +1,13 @@
 """Sources: a local folder and an S3 prefix list and give the same files."""
 
-import json
 import os
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from s3_server import S3Server
 
 from assets.workspace.sources import LocalSource, S3Source, Source, open_source, versions
 from tevad_model.errors import InputError, VideoError
-
-KEYS = ("access-key", "secret-key")
-BUCKET = "videos"
 
 
 def fill(folder: Path) -> Path:
@@ -29,74 +21,6 @@ def fill(folder: Path) -> Path:
     return folder
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on; below those the system gives to clients."""
-    found: list[int] = []
-    for port in range(21000 + os.getpid() % 5000, 32000):
-        with socket.socket() as tried:
-            if tried.connect_ex(("127.0.0.1", port)) != 0:
-                found.append(port)
-        if len(found) == count:
-            return found
-    raise AssertionError("no free ports")
-
-
-@pytest.fixture(scope="session")
-def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real S3 server on loopback, with one bucket; its address."""
-    import boto3
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    folder = tmp_path_factory.mktemp("s3")
-    (folder / "s3.json").write_text(
-        json.dumps(
-            {
-                "identities": [
-                    {
-                        "name": "t",
-                        "credentials": [{"accessKey": KEYS[0], "secretKey": KEYS[1]}],
-                        "actions": ["Admin", "Read", "List", "Tagging", "Write"],
-                    }
-                ]
-            }
-        )
-    )
-    servers = ("master", "volume", "filer", "s3", "admin")
-    ports = dict(zip(servers, free_ports(5), strict=True))
-    s3 = ports["s3"]
-    command = [
-        str(Path(sys.executable).with_name("weed")), "mini", f"-dir={folder}", "-ip=127.0.0.1",
-        "-ip.bind=127.0.0.1", f"-s3.config={folder / 's3.json'}", "-admin.ui=false",
-        "-webdav=false",
-        *(f"-{name}.port={port}" for name, port in ports.items()),
-        *(f"-{name}.port.grpc={port + 10000}" for name, port in ports.items()),
-    ]  # fmt: skip
-    address = f"http://127.0.0.1:{s3}"
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-    client = boto3.client(
-        "s3",
-        endpoint_url=address,
-        aws_access_key_id=KEYS[0],
-        aws_secret_access_key=KEYS[1],
-        region_name="us-east-1",
-    )
-    try:
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                client.create_bucket(Bucket=BUCKET)
-                break
-            except (BotoCoreError, ClientError):
-                assert process.poll() is None, (folder / "log").read_text()
-                assert time.monotonic() < deadline, (folder / "log").read_text()
-                time.sleep(0.2)
-        yield address
-    finally:
-        process.kill()
-        process.wait()
-
-
 @pytest.fixture
 def local(tmp_path: Path) -> LocalSource:
     source = open_source(str(fill(tmp_path / "source")), tmp_path)
@@ -105,19 +29,15 @@ def local(tmp_path: Path) -> LocalSource:
 
 
 @pytest.fixture
-def s3(s3_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> S3Source:
+def s3(s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> S3Source:
     """The same files in the bucket; endpoint and credentials from the environment alone."""
-    import boto3
-
-    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEYS[0])
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", KEYS[1])
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    client, bucket = s3_server.client(), s3_server.new_bucket()
     folder = fill(tmp_path / "to-upload")
-    client = boto3.client("s3")
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        client.upload_file(str(path), BUCKET, f"site 1/{path.relative_to(folder).as_posix()}")
-    source = open_source(f"s3://{BUCKET}/site 1", tmp_path)
+        client.upload_file(str(path), bucket, f"site 1/{path.relative_to(folder).as_posix()}")
+    source = open_source(f"s3://{bucket}/site 1", tmp_path)
     assert isinstance(source, S3Source)
     return source
 
@@ -181,7 +101,7 @@ def test_a_changed_object_has_another_version(s3: S3Source) -> None:
     import boto3
 
     before = versions(s3.files())
-    boto3.client("s3").put_object(Bucket=BUCKET, Key="site 1/a.mp4", Body=b"c" * 1000)
+    boto3.client("s3").put_object(Bucket=s3.bucket, Key="site 1/a.mp4", Body=b"c" * 1000)
     after = versions(s3.files())
     assert {path for path in after if before[path] != after[path]} == {"a.mp4"}
 

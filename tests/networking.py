@@ -1,0 +1,28 @@
+"""Ports for the servers that tests start."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on; below those the system gives to clients, and so are theirs + 10,000.
+
+    Where to look first differs from process to process, so that two test runs do not race for one.
+    """
+    found: list[int] = []
+    candidates = list(range(11000, 22000))
+    random.Random(os.getpid()).shuffle(candidates)
+    for port in candidates:
+        if _is_free(port) and _is_free(port + 10000):
+            found.append(port)
+        if len(found) == count:
+            return found
+    raise AssertionError("no free ports")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as tried:
+        return tried.connect_ex(("127.0.0.1", port)) != 0
