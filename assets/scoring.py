@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from assets.workspace import files
+from assets.workspace import files, s3
 from assets.workspace.progress import over_videos
 from assets.workspace.tracking import CHALLENGER, CHAMPION, MODEL_PREFIX, Tracking
 from tevad_model import timeline
 from tevad_model.dataset import VIDEO_SUFFIXES
-from tevad_model.errors import InputError, VideoError
+from tevad_model.errors import InputError, SourceUnreachableError, VideoError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -81,6 +81,7 @@ def score_videos(
     Raises:
         InputError: if there is no such model, it cannot be loaded here, a folder holds no video,
             or ``out`` cannot be made.
+        SourceUnreachableError: if its files cannot be fetched.
         MismatchError: if the encoders installed here are not those of the model.
     """
     videos = output_names(find_videos(paths))
@@ -172,7 +173,6 @@ def default_model(tracking: Tracking) -> str:
 @contextmanager
 def _loaded(model_uri: str, tracking: Tracking, cache: Path) -> Iterator[tuple[str, Pipeline]]:
     """The address of the version that a URI means now, and its pipeline."""
-    import mlflow.artifacts
     from mlflow.models import Model
 
     from tevad_model.pipeline import Pipeline
@@ -181,9 +181,7 @@ def _loaded(model_uri: str, tracking: Tracking, cache: Path) -> Iterator[tuple[s
     version = _find_version(client, model_uri)
     files_uri = client.get_model_version_download_uri(version.name, version.version)
     with tempfile.TemporaryDirectory() as folder:
-        local = mlflow.artifacts.download_artifacts(
-            artifact_uri=files_uri, dst_path=folder, tracking_uri=tracking.uri
-        )
+        local = _download(files_uri, folder, tracking)
         artifacts = Model.load(local).flavors["python_function"].get("artifacts", {})
         if "pipeline" not in artifacts:
             raise InputError(f"{model_uri}: not a model of this project; it has no pipeline")
@@ -194,6 +192,22 @@ def _loaded(model_uri: str, tracking: Tracking, cache: Path) -> Iterator[tuple[s
                 "videos do not bring; score through MLflow, which takes them as columns"
             )
     yield f"models:/{version.name}/{version.version}", pipeline
+
+
+def _download(files_uri: str, folder: str, tracking: Tracking) -> str:
+    """Fetch a model's files, from a folder, a server or the bucket that has them."""
+    import mlflow.artifacts
+    from mlflow.exceptions import MlflowException
+
+    try:
+        with s3.told(files_uri):
+            return str(
+                mlflow.artifacts.download_artifacts(
+                    artifact_uri=files_uri, dst_path=folder, tracking_uri=tracking.uri
+                )
+            )
+    except MlflowException as error:
+        raise SourceUnreachableError(f"{files_uri}: cannot be fetched: {error.message}") from None
 
 
 def _find_version(client: MlflowClient, model_uri: str) -> ModelVersion:

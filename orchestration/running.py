@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from socket import gethostname
 from typing import TYPE_CHECKING, Any
 
+from assets.workspace import s3
 from assets.workspace.project import Dataset, Project
 from tevad_model.errors import InputError
 
@@ -69,6 +70,9 @@ def use_project(project: Project) -> None:
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
         "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        # The same for the S3 clients of DVC and MLflow.
+        "AWS_RETRY_MODE": "standard",
+        "AWS_MAX_ATTEMPTS": str(s3.ATTEMPTS),
         "HF_HUB_DISABLE_TELEMETRY": "1",
         # Threads that wait for others spin by default, which on a busy machine costs tenfold.
         "OMP_WAIT_POLICY": "PASSIVE",
@@ -88,12 +92,15 @@ def run_chain(dataset: Dataset) -> RunOutcome:
     """Materialize the whole chain for a dataset.
 
     Raises:
-        InputError: if a definition cannot be loaded. What goes wrong in a stage is in the outcome.
+        InputError: if a definition cannot be loaded, or the bucket for artifacts does not answer.
+            What goes wrong in a stage is in the outcome.
     """
     import dagster as dg
 
+    from assets.workspace.tracking import Tracking
     from orchestration.agreement import add_partitions
 
+    Tracking.of(dataset.project).reach_artifacts()
     with dg.DagsterInstance.get() as instance:
         add_partitions(dataset.project, instance)
         _end_killed(instance)

@@ -59,7 +59,7 @@ def servers(project: Project, *, dagster_port: int, mlflow_port: int) -> list[Se
                 [
                     str(python.with_name("mlflow")), "server",
                     "--backend-store-uri", tracking.uri,
-                    "--artifacts-destination", str(tracking.artifacts),
+                    "--artifacts-destination", tracking.artifacts,
                     "--host", LOOPBACK, "--port", str(mlflow_port), "--workers", "1",
                 ],
                 mlflow,

@@ -12,7 +12,11 @@ class InputError(ValueError):
 
 
 class SourceUnreachableError(InputError):
-    """The folder or bucket that videos come from is not there or does not answer."""
+    """The folder or bucket that data comes from or goes to is not there or does not answer."""
+
+
+class SourceRefusedError(SourceUnreachableError):
+    """It answers, and refuses: a wrong key, a missing bucket. Trying again does not help."""
 
 
 class StorageError(InputError):

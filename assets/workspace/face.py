@@ -17,7 +17,7 @@ from assets.workspace import versions
 from assets.workspace.project import Dataset, Project
 from assets.workspace.stage import StageReport
 from assets.workspace.tracking import Tracking
-from tevad_model.errors import InputError, SourceUnreachableError
+from tevad_model.errors import InputError, SourceRefusedError, SourceUnreachableError
 
 RESOURCE = "project"
 """The resource every asset and check requires; :class:`ProjectAccess` says what it must offer."""
@@ -78,9 +78,10 @@ def explained() -> Iterator[None]:
     """Fail with the message of what the user can repair, at once; anything else may be retried."""
     try:
         yield
-    except SourceUnreachableError:
-        raise
     except InputError as error:
+        refused = isinstance(error, SourceRefusedError)
+        if isinstance(error, SourceUnreachableError) and not refused:
+            raise
         raise dg.Failure(str(error), allow_retries=False) from error
 
 

@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from assets.workspace import s3
 from assets.workspace.project import Project
+from assets.workspace.storage import Storage
 from tevad_model.errors import InputError
 
 if TYPE_CHECKING:
@@ -48,23 +50,29 @@ class Tracking:
 
     Attributes:
         uri: its address.
-        artifacts: where a local store's artifacts go; None where a server decides.
+        artifacts: where a local store's artifacts go, a folder or an address in the team's bucket;
+            None where a server decides.
         workspace: the machine and project that logs.
     """
 
     uri: str
-    artifacts: Path | None
+    artifacts: str | None
     workspace: str
 
     @classmethod
     def of(cls, project: Project) -> Tracking:
-        """What ``MLFLOW_TRACKING_URI`` names, else a SQLite store in the project."""
+        """What ``MLFLOW_TRACKING_URI`` names, else a SQLite store in the project.
+
+        The artifacts of a store in the project go to the bucket that ``TEVAD_STORAGE`` names.
+        """
         workspace = f"{socket.gethostname()}:{project.root}"
         if uri := os.environ.get("MLFLOW_TRACKING_URI"):
             return cls(uri, None, workspace)
         project.state.mkdir(exist_ok=True)
         uri = f"sqlite:///{project.state / 'mlflow.db'}"
-        return cls(uri, project.state / "mlartifacts", workspace)
+        storage = Storage.of_environment()
+        artifacts = storage.mlflow if storage else str(project.state / "mlartifacts")
+        return cls(uri, artifacts, workspace)
 
     @property
     def client(self) -> MlflowClient:
@@ -73,6 +81,15 @@ class Tracking:
         from mlflow import MlflowClient
 
         return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+
+    def reach_artifacts(self) -> None:
+        """See that the bucket answers, where artifacts go to one: before hours of work, not after.
+
+        Raises:
+            SourceUnreachableError: if it does not, or refuses.
+        """
+        if self.artifacts and self.artifacts.startswith(s3.SCHEME):
+            s3.reach(self.artifacts)
 
     def experiment(self, name: str) -> str:
         """The id of an experiment, made if absent.
@@ -87,7 +104,7 @@ class Tracking:
             found = client.get_experiment_by_name(name)
             if found is not None:
                 return str(found.experiment_id)
-            location = str(self.artifacts / name) if self.artifacts else None
+            location = f"{self.artifacts}/{name}" if self.artifacts else None
             return str(client.create_experiment(name, artifact_location=location))
         except MlflowException as error:
             made_meanwhile = error.error_code == _EXISTS and client.get_experiment_by_name(name)
@@ -143,7 +160,8 @@ class Tracking:
         )
         status: Literal["READY", "FAILED"] = "FAILED"
         try:
-            yield model
+            with s3.told(f"MLflow's artifacts of model {name}"):
+                yield model
             status = "READY"
         finally:
             client.finalize_logged_model(model.model_id, status)
@@ -212,8 +230,13 @@ class RunLog:
         self.client.log_batch(self.run_id, tags=[RunTag(k, v) for k, v in tags.items()])
 
     def artifact(self, path: Path, folder: str | None = None) -> None:
-        """Keep a file with the run."""
-        self.client.log_artifact(self.run_id, str(path), folder)
+        """Keep a file with the run.
+
+        Raises:
+            SourceUnreachableError: if the bucket it goes to does not take it.
+        """
+        with s3.told(f"MLflow's artifacts of run {self.run_id}"):
+            self.client.log_artifact(self.run_id, str(path), folder)
 
 
 def registered_name(dataset: str) -> str:

@@ -15,6 +15,7 @@ from orchestration.cli.datasets import dataset
 from orchestration.cli.encoders import encoders
 from orchestration.cli.models import lineage, score
 from orchestration.cli.servers import up
+from orchestration.cli.storage import storage
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -35,5 +36,5 @@ def _is_a_warning_of_others(record: logging.LogRecord) -> bool:
     return not record.name.startswith("tevad") and record.levelno >= logging.WARNING
 
 
-for _command in (ablate, dataset, demo, encoders, lineage, run, score, stage, sync, up):
+for _command in (ablate, dataset, demo, encoders, lineage, run, score, stage, storage, sync, up):
     main.add_command(_command)

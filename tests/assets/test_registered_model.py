@@ -85,7 +85,7 @@ def table(*videos: object) -> pd.DataFrame:
 def empty(empty_mlflow: Path, tmp_path: Path) -> Tracking:
     """A store that knows nothing."""
     shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
-    return Tracking(f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path / "artifacts", "here")
+    return Tracking(f"sqlite:///{tmp_path / 'mlflow.db'}", str(tmp_path / "artifacts"), "here")
 
 
 @pytest.fixture

@@ -136,7 +136,7 @@ def test_the_champion_comes_before_the_challenger(site: Site) -> None:
 
 def test_with_several_models_the_user_must_choose(empty_mlflow: Path, tmp_path: Path) -> None:
     shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
-    tracking = Tracking(f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path, "here")
+    tracking = Tracking(f"sqlite:///{tmp_path / 'mlflow.db'}", str(tmp_path), "here")
     with pytest.raises(InputError, match=r"0 registered models \(none\); train one"):
         default_model(tracking)
     tracking.client.create_registered_model("tevad-gate")
