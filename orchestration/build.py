@@ -18,7 +18,7 @@ from assets.workspace.face import RESOURCE
 from assets.workspace.project import Project
 from orchestration.jobs import JOBS
 from orchestration.resources import ProjectResource
-from orchestration.sensors import dvc_sensor
+from orchestration.sensors import dvc_sensor, notifier_sensor
 
 ASSETS = [
     raw_videos,
@@ -42,14 +42,21 @@ def build_defs(
     Args:
         project: the project; by default the one the process runs in.
         resource_overrides: resources that take the place of those built here, by key.
+
+    Raises:
+        InputError: if ``params.yaml`` is wrong.
     """
     project = project or Project.find()
+    params = project.params
     resources = {RESOURCE: ProjectResource(root=str(project.root)), **(resource_overrides or {})}
     return dg.Definitions(
         assets=ASSETS,
         asset_checks=ALL_CHECKS,
         jobs=JOBS,
-        sensors=[dvc_sensor(project, SPECS)],
+        sensors=[
+            dvc_sensor(project, SPECS),
+            *(notifier_sensor(name) for name in params.notifications.notifiers),
+        ],
         resources=resources,
         executor=dg.in_process_executor,
     )

@@ -1,5 +1,6 @@
-"""The sensors: what outside changes start or record."""
+"""The sensors: what outside changes start or record, and who is told."""
 
+import re
 from collections.abc import Sequence
 
 import dagster as dg
@@ -8,6 +9,9 @@ from assets.workspace import versions
 from assets.workspace.params import FILE_NAME
 from assets.workspace.project import Project
 from orchestration.agreement import report_versions
+from orchestration.alerts import Position, tell_news
+from orchestration.notifications import build_notifier
+from tevad_model.errors import InputError
 
 
 def dvc_sensor(project: Project, specs: Sequence[dg.AssetSpec]) -> dg.SensorDefinition:
@@ -31,3 +35,32 @@ def dvc_sensor(project: Project, specs: Sequence[dg.AssetSpec]) -> dg.SensorDefi
         )
 
     return dvc_versions
+
+
+def notifier_sensor(notifier: str) -> dg.SensorDefinition:
+    """A sensor that passes failed runs, failed checks and refused promotions on to one notifier.
+
+    Each notifier has a sensor, and so a place in history, of its own: one that is down holds up no
+    other, and is told later what it missed.
+    """
+
+    @dg.sensor(
+        name=f"notify_{re.sub(r'[^0-9A-Za-z]+', '_', notifier)}",
+        minimum_interval_seconds=30,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description=f"Tells {notifier} of failed runs, failed checks and refused promotions.",
+    )
+    def notify(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+        position = Position.read(context.cursor)
+        if position is None:
+            context.update_cursor(Position.now(context.instance).written())
+            return dg.SkipReason("tells what happens from now on")
+        try:
+            told = tell_news(context.instance, build_notifier(notifier), position)
+        except InputError as error:
+            return dg.SkipReason(f"nobody is told: {error}")
+        context.update_cursor(told.position.written())
+        said = f"told {told.count} notices" if told.count else "no news"
+        return dg.SkipReason(f"{said}; {told.problem}, next time" if told.problem else said)
+
+    return notify

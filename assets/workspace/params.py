@@ -9,9 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
+from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -24,6 +32,9 @@ from tevad_model.ready_made import EMBEDDINGS, FEATURES
 FILE_NAME = "params.yaml"
 DEFAULT_PRESET = "paper"
 """The preset of a dataset that names none; it departs in nothing."""
+
+Unlisted = Literal["ignore", "score"]
+"""What becomes of a video file that no row of videos.csv lists."""
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -82,6 +93,92 @@ class CheckParams(_Section):
     min_auc: float = Field(0.5, ge=0, le=1, description="The AUC to beat: chance.")
 
 
+class ArrivalParams(_Section):
+    """How what comes into a dataset's source is taken in."""
+
+    settle_seconds: float = Field(
+        60.0,
+        ge=0,
+        description="A file is taken in once it has been seen unchanged for so long: until then "
+        "somebody may still be copying it.",
+    )
+    unlisted: Unlisted = Field(
+        "ignore",
+        description="Video files without a row in videos.csv: left out, or taken in without a "
+        "label, to be scored and not trained on. A dataset may say otherwise.",
+    )
+
+
+class DriftParams(_Section):
+    """When newer videos count as other than those the champion learned from."""
+
+    features: float = Field(
+        0.05, gt=0, description="Squared maximum mean discrepancy of visual features, 0 to 2."
+    )
+    captions: float = Field(0.05, gt=0, description="The same of the captions' embeddings.")
+    scores: float = Field(
+        0.25, gt=0, description="Population stability index of the champion's snippet scores."
+    )
+    significance: float = Field(
+        0.01,
+        gt=0,
+        lt=1,
+        description="A measure over its threshold counts only if no more than this share of "
+        "divisions of the same videos at random reaches it.",
+    )
+    permutations: int = Field(499, ge=99, description="Divisions at random.")
+    min_videos: int = Field(
+        10, ge=2, description="With fewer newer videos, or fewer to compare with, nothing is told."
+    )
+    reference: Literal["normal", "all"] = Field(
+        "normal",
+        description="Which labelled videos to compare with. What a camera sends is nearly all "
+        "normal, so that a training split that is half abnormal would look like a drift.",
+    )
+
+    @model_validator(mode="after")
+    def _can_be_significant(self) -> Self:
+        if 1 / (self.permutations + 1) > self.significance:
+            raise ValueError("permutations are too few for this significance: nothing can reach it")
+        return self
+
+
+class RetrainingParams(_Section):
+    """When the chain is run again by itself."""
+
+    cron: str = Field("0 3 * * 1", description="When to ask whether there is need, as cron says.")
+    timezone: str = Field("UTC", description="The time zone of `cron`, such as Europe/Berlin.")
+    min_new_labels: int = Field(
+        10, ge=1, description="So many new or changed labels are worth a retraining."
+    )
+    cooldown_hours: float = Field(
+        24.0, ge=0, description="No retraining is asked for so long after the last was."
+    )
+    max_champion_age_days: float = Field(
+        35.0, gt=0, description="After so long without a decision the champion shows as stale."
+    )
+    drift: DriftParams = DriftParams()
+
+    @field_validator("timezone")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (ValueError, OSError, KeyError):
+            raise ValueError("no such time zone; use a name such as UTC or Europe/Berlin") from None
+        return name
+
+
+class NotificationParams(_Section):
+    """Who is told of what went wrong."""
+
+    notifiers: tuple[str, ...] = Field(
+        ("log",),
+        description="`log`, `webhook` (the address is in $TEVAD_WEBHOOK_URL), or module:Class of "
+        "your own; each is told everything, once.",
+    )
+
+
 class DatasetParams(_Section):
     """One dataset: where its data come from and how it departs from the other parameters.
 
@@ -111,6 +208,9 @@ class DatasetParams(_Section):
         gt=0,
         description="Frames a second of frame folders and of videos without pixels, which do not "
         "say it themselves.",
+    )
+    unlisted: Unlisted | None = Field(
+        None, description="What becomes of unlisted videos here; else as `arrivals` says."
     )
     preset: str = Field(DEFAULT_PRESET, description="A name from `presets`.")
 
@@ -152,8 +252,11 @@ class StageParams(_Section):
 
 
 class Params(StageParams):
-    """All of ``params.yaml``."""
+    """All of ``params.yaml``: the stages' parameters and, of no stage, those of the operation."""
 
+    arrivals: ArrivalParams = ArrivalParams()
+    retraining: RetrainingParams = RetrainingParams()
+    notifications: NotificationParams = NotificationParams()
     presets: dict[str, dict[str, dict[str, Any]]] = Field(
         default_factory=dict, description="Named departures, section by section."
     )

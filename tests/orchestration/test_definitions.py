@@ -80,7 +80,10 @@ JOBS = {
     "train": {"tevad_model", "evaluation_metrics", "registered_model"},
     "everything": set(ASSET_GRAPH),
 }
-SENSORS = {"dvc_versions": dg.DefaultSensorStatus.RUNNING}
+SENSORS = {
+    "dvc_versions": dg.DefaultSensorStatus.RUNNING,
+    "notify_log": dg.DefaultSensorStatus.RUNNING,
+}
 
 
 @pytest.fixture

@@ -45,6 +45,12 @@ def test_the_projects_own_file_is_right_with_every_preset() -> None:
         ("datasets: {a: {labels: x.csv}}", "datasets.a"),
         ("datasets: {a: {labels: x.csv, features: 's3://b/f'}}", "datasets.a"),
         ("datasets: {a: {source: x, fps: 0}}", "datasets.a.fps"),
+        ("datasets: {a: {source: x, unlisted: train}}", "datasets.a.unlisted"),
+        ("arrivals: {settle_seconds: -1}", "arrivals.settle_seconds"),
+        ("retraining: {timezone: Mars/Olympus}", "retraining.timezone"),
+        ("retraining: {drift: {scores: 0}}", "retraining.drift.scores"),
+        ("retraining: {drift: {permutations: 99, significance: 0.005}}", "retraining.drift"),
+        ("notifications: {notifier: [log]}", "notifications.notifier"),
         ("nonsense: 1", "nonsense"),
     ],
 )

@@ -1,0 +1,146 @@
+"""Telling people: what a notice is, and the notifiers that pass it on.
+
+``notifications.notifiers`` in ``params.yaml`` names them: ``log``, ``webhook``, or ``module:Class``
+of one's own, which needs no argument and a method ``tell``. What is worth a notice is
+:mod:`orchestration.alerts`'s to say.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import urllib.parse
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Protocol, cast, runtime_checkable
+
+from tevad_model.errors import InputError
+
+logger = logging.getLogger("tevad")
+
+Kind = Literal["run failed", "check failed", "promotion refused"]
+
+WEBHOOK = "TEVAD_WEBHOOK_URL"
+"""The variable with the webhook's address, which is a secret and so in no file."""
+
+_KEY = "notifications.notifiers"
+_TIMEOUTS = (3.05, 5.0)
+"""Seconds to connect and to answer."""
+
+
+class NotToldError(Exception):
+    """A notifier could not pass a notice on; it is to be tried again. The message holds no secret."""
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something a person should hear of. No text of it holds a secret.
+
+    Attributes:
+        kind: what happened.
+        dataset: whose.
+        subject: the job, the check or the model version.
+        reason: why, as far as it is known.
+        run_id: of the run of Dagster it happened in.
+        at: when, ISO 8601 in UTC.
+    """
+
+    kind: Kind
+    dataset: str
+    subject: str
+    reason: str
+    run_id: str
+    at: str
+
+    @property
+    def text(self) -> str:
+        """All of it in a line."""
+        about = f"{self.kind}: {self.subject}" + (f" [{self.dataset}]" if self.dataset else "")
+        return f"{about}: {self.reason} (run {self.run_id})"
+
+
+@runtime_checkable
+class Notifier(Protocol):
+    """Passes notices on to people."""
+
+    def tell(self, notice: Notice) -> None:
+        """Pass one on, within seconds.
+
+        Raises:
+            NotToldError: if it did not arrive; it will be given again.
+        """
+        ...
+
+
+class LogNotifier:
+    """Into the log, as a warning."""
+
+    def tell(self, notice: Notice) -> None:
+        """Log the notice."""
+        logger.warning("%s", notice.text)
+
+
+class WebhookNotifier:
+    """As JSON to ``$TEVAD_WEBHOOK_URL``: the notice's fields, and ``text``, which chat services show.
+
+    Raises:
+        InputError: if the variable is not set to an address.
+    """
+
+    def __init__(self) -> None:
+        self._url = os.environ.get(WEBHOOK, "")
+        self._host = urllib.parse.urlsplit(self._url).hostname or ""
+        if not self._url.startswith(("http://", "https://")) or not self._host:
+            raise InputError(
+                f"{_KEY}: webhook needs its address in the environment; set {WEBHOOK} to "
+                "https://… where Dagster runs"
+            )
+
+    def tell(self, notice: Notice) -> None:
+        """Post the notice; once more if the first attempt fails for a reason that may pass."""
+        payload = {"text": notice.text, **asdict(notice)}
+        problem = self._post(payload) and self._post(payload)
+        if problem:
+            raise NotToldError(f"the webhook at {self._host} {problem}")
+
+    def _post(self, payload: Mapping[str, str]) -> str:
+        """What went wrong, or nothing. Messages of requests quote the address, so none is."""
+        import requests
+
+        try:
+            answer = requests.post(
+                self._url, json=payload, timeout=_TIMEOUTS, allow_redirects=False
+            )
+        except requests.RequestException as error:
+            return f"did not answer ({type(error).__name__})"
+        return "" if answer.ok and not answer.is_redirect else f"answered {answer.status_code}"
+
+
+BUILT_IN: Mapping[str, type[Any]] = {"log": LogNotifier, "webhook": WebhookNotifier}
+
+
+def build_notifier(name: str) -> Notifier:
+    """The notifier that a name of ``notifications.notifiers`` means.
+
+    Raises:
+        InputError: if there is none, it cannot be imported, or it lacks what it needs.
+    """
+    if name in BUILT_IN:
+        return cast("Notifier", BUILT_IN[name]())
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        raise InputError(
+            f"{_KEY}: {name!r} is unknown; there are {', '.join(BUILT_IN)}, and one's own by its "
+            "place, package.module:Class"
+        )
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise InputError(
+            f"{_KEY}: {name!r} cannot be imported ({error}); it must be installed or on PYTHONPATH"
+        ) from None
+    notifier = found()
+    if not isinstance(notifier, Notifier):
+        raise InputError(f"{_KEY}: {name!r} is no notifier; it needs a method tell(notice)")
+    return notifier

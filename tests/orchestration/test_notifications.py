@@ -1,0 +1,209 @@
+"""People are told of what went wrong: everything, once each, and without secrets."""
+
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from networking import free_ports
+from webhook_server import Received, webhook_server
+
+from assets.partitions import DATASETS
+from orchestration.alerts import Position
+from orchestration.notifications import Notice, NotToldError, build_notifier
+from orchestration.sensors import notifier_sensor
+from tevad_model.errors import InputError
+
+SECRET = "s3cr3t-pass"
+
+
+@dg.asset(partitions_def=DATASETS)
+def watched(context: dg.AssetExecutionContext) -> None:
+    """An asset whose runs end as their tag says."""
+    if context.run.tags.get("ends") == "badly":
+        try:
+            raise ConnectionError(f"postgresql://tevad:{SECRET}@db/x does not answer")
+        except ConnectionError as error:
+            raise dg.Failure("cannot be stored", allow_retries=False) from error
+
+
+@dg.asset_check(asset=watched)
+def looks_usual(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+    """A check that only warns."""
+    return dg.AssetCheckResult(
+        passed=context.run.tags.get("looks") != "odd",
+        severity=dg.AssetCheckSeverity.WARN,
+        description="two of nine norms are over the limit",
+    )
+
+
+@dg.asset_check(asset=watched, blocking=True)
+def is_whole(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+    """A check that stops a run."""
+    return dg.AssetCheckResult(passed=context.run.tags.get("is") != "cut")
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        instance.add_dynamic_partitions("datasets", ["site"])
+        yield instance
+
+
+@pytest.fixture
+def webhook(monkeypatch: pytest.MonkeyPatch) -> Iterator[Received]:
+    with webhook_server() as received:
+        monkeypatch.setenv("TEVAD_WEBHOOK_URL", received.url)
+        yield received
+
+
+def run(instance: dg.DagsterInstance, **tags: str) -> str:
+    result = dg.materialize(
+        [watched, looks_usual, is_whole],
+        instance=instance,
+        partition_key="site",
+        tags=tags,
+        raise_on_error=False,
+    )
+    return result.run_id
+
+
+def look(instance: dg.DagsterInstance, notifier: str, cursor: str | None) -> tuple[str, str]:
+    """Evaluate the notifier's sensor; what it says, and its cursor afterwards."""
+    context = dg.build_sensor_context(instance=instance, cursor=cursor)
+    skipped = notifier_sensor(notifier)(context)
+    assert isinstance(skipped, dg.SkipReason)
+    return str(skipped.skip_message), str(context.cursor)
+
+
+def test_failed_runs_and_checks_are_told_once_each(
+    instance: dg.DagsterInstance, webhook: Received
+) -> None:
+    run(instance, ends="badly")  # before anyone was to be told
+    said, cursor = look(instance, "webhook", None)
+    assert said == "tells what happens from now on"
+
+    run(instance)
+    warned = run(instance, looks="odd")
+    blocked = run(instance, **{"is": "cut"})
+    failed = run(instance, ends="badly")
+    said, cursor = look(instance, "webhook", cursor)
+    assert said == "told 4 notices"
+    assert {(b["run_id"], b["kind"], b["subject"]) for b in webhook.bodies} == {
+        (blocked, "check failed", "watched: is_whole"),
+        (blocked, "run failed", "__ephemeral_asset_job__"),
+        (failed, "run failed", "__ephemeral_asset_job__"),
+        (warned, "check failed", "watched: looks_usual"),
+    }
+    assert {body["dataset"] for body in webhook.bodies} == {"site"}
+    by_run = {body["run_id"]: body for body in webhook.bodies}
+    assert by_run[warned]["reason"] == "two of nine norms are over the limit"
+    assert "does not answer" in by_run[failed]["reason"]
+    assert by_run[failed]["reason"] in by_run[failed]["text"]
+    assert SECRET not in json.dumps(webhook.bodies)
+
+    assert look(instance, "webhook", cursor) == ("no news", cursor)
+    assert len(webhook.bodies) == 4
+
+
+def test_a_webhook_that_is_down_loses_nothing_and_repeats_nothing(
+    instance: dg.DagsterInstance, webhook: Received
+) -> None:
+    _, cursor = look(instance, "webhook", None)
+    run(instance, looks="odd", ends="")
+    run(instance, **{"looks": "odd", "is": "cut"})
+    # The first notice arrives; the second fails twice, and so stays.
+    webhook.answers = [200, 503, 503]
+    said, cursor = look(instance, "webhook", cursor)
+    assert said == "told 1 notices; the webhook at 127.0.0.1 answered 503, next time"
+    assert webhook.requests == 3
+    webhook.answers = [404, 404]
+    said, cursor = look(instance, "webhook", cursor)
+    assert said == "no news; the webhook at 127.0.0.1 answered 404, next time"
+    said, cursor = look(instance, "webhook", cursor)
+    assert said == "told 3 notices"
+    told = [(body["run_id"], body["kind"], body["subject"]) for body in webhook.bodies]
+    assert len(told) == len(set(told)) == 4
+
+
+def test_one_attempt_that_fails_is_made_up_for(
+    instance: dg.DagsterInstance, webhook: Received
+) -> None:
+    _, cursor = look(instance, "webhook", None)
+    run(instance, looks="odd")
+    webhook.answers = [502]
+    said, _ = look(instance, "webhook", cursor)
+    assert said == "told 1 notices"
+    assert (len(webhook.bodies), webhook.requests) == (1, 2)
+
+
+def test_nobody_listening_is_said_without_the_address(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    address = f"http://127.0.0.1:{free_ports(1)[0]}/hooksecret42"
+    monkeypatch.setenv("TEVAD_WEBHOOK_URL", address)
+    _, cursor = look(instance, "webhook", None)
+    _, log_cursor = look(instance, "log", None)
+    run(instance, looks="odd")
+    said, after = look(instance, "webhook", cursor)
+    assert said == "no news; the webhook at 127.0.0.1 did not answer (ConnectionError), next time"
+    assert after == cursor
+    with caplog.at_level(logging.WARNING, logger="tevad"):
+        assert look(instance, "log", log_cursor)[0] == "told 1 notices"  # others hear of it
+    assert "looks_usual [site]: two of nine norms" in caplog.text
+
+
+def test_a_redirect_is_not_followed(webhook: Received) -> None:
+    webhook.answers = [302, 302]
+    with pytest.raises(NotToldError, match="answered 302"):
+        build_notifier("webhook").tell(Notice("run failed", "", "x", "y", "z", "now"))
+    assert webhook.bodies == []
+
+
+def test_a_cursor_that_cannot_be_read_starts_from_now(instance: dg.DagsterInstance) -> None:
+    run(instance, ends="badly")
+    for cursor in ("{", "[]", '{"version": 9}', '{"version": 1, "cursors": {}, "told": {}}'):
+        said, after = look(instance, "log", cursor)
+        assert said == "tells what happens from now on"
+        assert after == Position.now(instance).written()
+
+
+class Diary:
+    """A notifier of one's own."""
+
+    told: list[Notice] = []  # noqa: RUF012 - for all of them
+
+    def tell(self, notice: Notice) -> None:
+        self.told.append(notice)
+
+
+def test_a_notifier_of_ones_own_is_told(instance: dg.DagsterInstance) -> None:
+    name = "test_notifications:Diary"
+    _, cursor = look(instance, name, None)
+    run_id = run(instance, looks="odd")
+    said, _ = look(instance, name, cursor)
+    assert said == "told 1 notices"
+    assert [notice.run_id for notice in Diary.told] == [run_id]
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("pigeon", "'pigeon' is unknown; there are log, webhook"),
+        ("nowhere:Class", "cannot be imported"),
+        ("test_notifications:Path", "needs a method tell"),
+        ("webhook", "set TEVAD_WEBHOOK_URL"),
+    ],
+)
+def test_a_notifier_that_cannot_be_had_is_said(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, name: str, reason: str
+) -> None:
+    monkeypatch.delenv("TEVAD_WEBHOOK_URL", raising=False)
+    with pytest.raises(InputError, match=reason):
+        build_notifier(name)
+    _, cursor = look(instance, name, None)
+    said, after = look(instance, name, cursor)
+    assert said.startswith("nobody is told: notifications.notifiers: ")
+    assert after == cursor
