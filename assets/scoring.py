@@ -2,7 +2,8 @@
 
 Finds the model in MLflow's registry, loads its pipeline once, and writes each video's scores as
 files. Needs neither Dagster nor DVC, and nothing heavy is imported before there is something to do.
-How a video is scored is :mod:`tevad_model.pipeline`'s.
+How a video is scored is :mod:`tevad_model.pipeline`'s; a dataset's own videos are scored by
+:mod:`assets.scored_videos`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,14 @@ from typing import TYPE_CHECKING, Any
 
 from assets.workspace import files, s3
 from assets.workspace.progress import over_videos
-from assets.workspace.tracking import CHALLENGER, CHAMPION, MODEL_PREFIX, Tracking
+from assets.workspace.project import Dataset
+from assets.workspace.tracking import (
+    CHALLENGER,
+    CHAMPION,
+    MODEL_PREFIX,
+    Tracking,
+    registered_name,
+)
 from tevad_model import timeline
 from tevad_model.dataset import VIDEO_SUFFIXES
 from tevad_model.errors import InputError, SourceUnreachableError, VideoError
@@ -33,6 +41,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("tevad")
 
 _URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
+_ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+"""What MLflow says of a model it does not have, and of an alias that the model does not have."""
+
 _PICTURES = 4
 _PICTURE_SIDE = 480
 
@@ -170,28 +181,65 @@ def default_model(tracking: Tracking) -> str:
     )
 
 
+def served_version(dataset: Dataset, tracking: Tracking) -> ModelVersion:
+    """The version that serves a dataset: its champion, as the alias stands at this moment.
+
+    A challenger does not serve: whether it is good enough has not been decided.
+
+    Raises:
+        InputError: if the dataset has no registered model, or no version of it is champion.
+    """
+    from mlflow.exceptions import MlflowException
+
+    name = registered_name(dataset.name)
+    try:
+        return tracking.client.get_model_version_by_alias(name, CHAMPION)
+    except MlflowException as error:
+        if error.error_code not in _ABSENT:
+            raise InputError(f"MLflow at {tracking.uri}: {error.message}") from None
+        raise InputError(
+            f"{dataset.name}: no version of {name} is {CHAMPION}; promote one by "
+            f"`tevad promote {dataset.name}` (`tevad run {dataset.name}` registers one)"
+        ) from None
+
+
+def address(version: ModelVersion) -> str:
+    """``models:/<name>/<version>``, which never comes to mean another one."""
+    return f"models:/{version.name}/{version.version}"
+
+
 @contextmanager
-def _loaded(model_uri: str, tracking: Tracking, cache: Path) -> Iterator[tuple[str, Pipeline]]:
-    """The address of the version that a URI means now, and its pipeline."""
+def packed_pipeline(version: ModelVersion, tracking: Tracking) -> Iterator[Path]:
+    """The folder of the pipeline that a version carries, fetched for the time of the block.
+
+    Raises:
+        InputError: if the version is no model of this project.
+    """
     from mlflow.models import Model
 
-    from tevad_model.pipeline import Pipeline
-
-    client = tracking.client
-    version = _find_version(client, model_uri)
-    files_uri = client.get_model_version_download_uri(version.name, version.version)
+    files_uri = tracking.client.get_model_version_download_uri(version.name, version.version)
     with tempfile.TemporaryDirectory() as folder:
         local = _download(files_uri, folder, tracking)
         artifacts = Model.load(local).flavors["python_function"].get("artifacts", {})
         if "pipeline" not in artifacts:
-            raise InputError(f"{model_uri}: not a model of this project; it has no pipeline")
-        pipeline = Pipeline.load(Path(local) / artifacts["pipeline"]["path"], cache)
+            raise InputError(f"{address(version)}: not a model of this project; it has no pipeline")
+        yield Path(local) / artifacts["pipeline"]["path"]
+
+
+@contextmanager
+def _loaded(model_uri: str, tracking: Tracking, cache: Path) -> Iterator[tuple[str, Pipeline]]:
+    """The address of the version that a URI means now, and its pipeline."""
+    from tevad_model.pipeline import Pipeline
+
+    version = _find_version(tracking.client, model_uri)
+    with packed_pipeline(version, tracking) as folder:
+        pipeline = Pipeline.load(folder, cache)
         if pipeline.takes:
             raise InputError(
                 f"{model_uri}: was trained on ready-made {' and '.join(pipeline.takes)}, which "
                 "videos do not bring; score through MLflow, which takes them as columns"
             )
-    yield f"models:/{version.name}/{version.version}", pipeline
+        yield address(version), pipeline
 
 
 def _download(files_uri: str, folder: str, tracking: Tracking) -> str:

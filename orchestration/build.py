@@ -11,6 +11,7 @@ from assets.checks import ALL_CHECKS
 from assets.evaluation_metrics import evaluation_metrics
 from assets.raw_videos import raw_videos
 from assets.registered_model import registered_model
+from assets.scored_videos import scored_videos
 from assets.sentence_encoder import sentence_encoder
 from assets.snippet_features import snippet_features
 from assets.tevad_model import tevad_model
@@ -29,6 +30,7 @@ ASSETS = [
     tevad_model,
     evaluation_metrics,
     registered_model,
+    scored_videos,
 ]
 
 SPECS = [asset.get_asset_spec() for asset in ASSETS]

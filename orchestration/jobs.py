@@ -22,4 +22,10 @@ EVERYTHING = dg.define_asset_job(
     description="The whole chain, from videos to a registered model.",
 )
 
-JOBS = (FEATURES, TRAIN, EVERYTHING)
+SCORE = dg.define_asset_job(
+    "score",
+    dg.AssetSelection.assets("scored_videos"),
+    description="Score the videos that are there, labelled or not, with the champion.",
+)
+
+JOBS = (FEATURES, TRAIN, EVERYTHING, SCORE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from socket import gethostname
 from typing import TYPE_CHECKING, Any
@@ -88,6 +89,13 @@ def everything_job() -> dg.JobDefinition:
     return defs.resolve_job_def("everything")
 
 
+def score_job() -> dg.JobDefinition:
+    """The job that scores in bulk, by a function as :func:`everything_job`."""
+    from orchestration.definitions import defs
+
+    return defs.resolve_job_def("score")
+
+
 def run_chain(dataset: Dataset) -> RunOutcome:
     """Materialize the whole chain for a dataset.
 
@@ -95,6 +103,19 @@ def run_chain(dataset: Dataset) -> RunOutcome:
         InputError: if a definition cannot be loaded, or the bucket for artifacts does not answer.
             What goes wrong in a stage is in the outcome.
     """
+    return _run(everything_job, dataset)
+
+
+def run_scoring(dataset: Dataset) -> RunOutcome:
+    """Score all of a dataset's videos with its champion, labelled or not.
+
+    Raises:
+        InputError: as :func:`run_chain`.
+    """
+    return _run(score_job, dataset)
+
+
+def _run(job: Callable[[], dg.JobDefinition], dataset: Dataset) -> RunOutcome:
     import dagster as dg
 
     from assets.workspace.tracking import Tracking
@@ -105,7 +126,7 @@ def run_chain(dataset: Dataset) -> RunOutcome:
         add_partitions(dataset.project, instance)
         _end_killed(instance)
         result = dg.execute_job(
-            dg.reconstructable(everything_job),
+            dg.reconstructable(job),
             instance=instance,
             run_config={**_QUIET_CONSOLE, **_in_project(dataset.project)},
             tags={"dagster/partition": dataset.name, _PROCESS: f"{gethostname()}:{os.getpid()}"},

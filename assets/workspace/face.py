@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Protocol
 
 import dagster as dg
@@ -90,13 +91,18 @@ def committed(
 ) -> dg.MaterializeResult[Any]:
     """Commit a stage's output to DVC and say what it did; the data version is DVC's md5."""
     version = versions.commit(dataset, report.stage)
-    shown = {
+    shown = {**shown_report(report, dataset.stage(report.stage)), **metadata}
+    return dg.MaterializeResult(metadata=shown, data_version=dg.DataVersion(version))
+
+
+def shown_report(report: StageReport, folder: Path) -> dict[str, Any]:
+    """What a run of a stage did, as metadata."""
+    shown: dict[str, Any] = {
         "done": report.done,
         "reused": report.reused,
         "quarantined": len(report.quarantined),
         "seconds": round(report.seconds, 2),
-        "folder": dg.MetadataValue.path(str(dataset.stage(report.stage))),
-        **metadata,
+        "folder": dg.MetadataValue.path(str(folder)),
     }
     if speed := report.frames_per_second:
         shown["frames per second"] = round(speed, 1)
@@ -104,7 +110,7 @@ def committed(
         shown["quarantine"] = dg.MetadataValue.md(_quarantine_table(report.quarantined))
     if report.warnings:
         shown["warnings"] = dg.MetadataValue.md("\n".join(f"- {w}" for w in report.warnings))
-    return dg.MaterializeResult(metadata=shown, data_version=dg.DataVersion(version))
+    return shown
 
 
 def picture(png: bytes, alt: str) -> dg.MarkdownMetadataValue:

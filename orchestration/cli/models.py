@@ -6,30 +6,58 @@ from pathlib import Path
 
 import click
 
+from assets.workspace.project import Dataset
 from orchestration.cli.common import Failure, current_project, reported
 
 
 @click.command()
-@click.argument("videos", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.argument("videos", nargs=-1, type=click.Path(exists=True, path_type=Path))
+@click.option("--dataset", "dataset_name", help="Score all of a dataset with its champion instead.")
 @click.option("--model", help="models:/NAME@ALIAS or models:/NAME/VERSION.")
 @click.option(
-    "--out", type=click.Path(path_type=Path), default=Path("scores"), show_default=True,
-    help="Folder for the results.",
+    "--out", type=click.Path(path_type=Path), show_default="scores", help="Folder for the results.",
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Also write all of it as JSON.")
 @click.option("--threshold", type=float, help="Score from which a frame counts as abnormal.")
 @reported
 def score(
     videos: tuple[Path, ...],
+    dataset_name: str | None,
     model: str | None,
-    out: Path,
+    out: Path | None,
     as_json: bool,
     threshold: float | None,
 ) -> None:
-    """Score VIDEOS (files or folders) with a registered model.
+    """Score VIDEOS (files or folders) with a registered model, or a dataset with its champion.
 
     Writes for each a CSV of frames, one of snippets with captions, and a picture of the timeline.
+    Of a dataset only what is new or was scored by another version is scored, labelled or not.
     """
+    others = (*videos, model, out, as_json or None, threshold)
+    if dataset_name is not None and any(other is not None for other in others):
+        raise click.UsageError("--dataset takes neither VIDEOS nor other options")
+    if dataset_name is not None:
+        _score_dataset(current_project().dataset(dataset_name))
+    elif videos:
+        _score_videos(videos, model, out or Path("scores"), as_json, threshold)
+    else:
+        raise click.UsageError("give VIDEOS or --dataset")
+
+
+def _score_dataset(dataset: Dataset) -> None:
+    from assets.scored_videos import read_scores, scores_folder
+    from orchestration.running import run_scoring
+
+    outcome = run_scoring(dataset)
+    if not outcome.success:
+        raise Failure("\n".join(outcome.failures))
+    [[name, version]] = read_scores(dataset)[["model", "version"]].drop_duplicates().values
+    click.echo(f"scored by models:/{name}/{version}\n  {scores_folder(dataset)}")
+
+
+def _score_videos(
+    videos: tuple[Path, ...], model: str | None, out: Path, as_json: bool, threshold: float | None
+) -> None:
     from assets.scoring import score_videos
     from assets.workspace.tracking import Tracking
 

@@ -11,10 +11,13 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import dagster as dg
 import numpy as np
 import pytest
+from click.testing import CliRunner, Result
 from projects import TrainedProject
 
+from assets.scored_videos import TABLE, scores_folder
 from assets.scoring import (
     ScoreReport,
     default_model,
@@ -22,10 +25,13 @@ from assets.scoring import (
     output_names,
     score_videos,
 )
-from assets.workspace.project import Project
-from assets.workspace.tracking import Tracking
+from assets.workspace.project import Dataset, Project
+from assets.workspace.tracking import CHAMPION, Tracking
+from orchestration.agreement import latest_version
+from orchestration.cli import main
 from tevad_model import video
 from tevad_model.errors import InputError
+from tevad_model.fingerprint import sha256_file
 from tevad_model.timeline import snippet_count
 
 REPOSITORY = Path(__file__).parents[2]
@@ -205,3 +211,21 @@ def test_scoring_needs_neither_dagster_nor_dvc() -> None:
         check=True,
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_a_whole_dataset_is_scored_by_its_champion_and_dagster_knows(trained_copy: Dataset) -> None:
+    def score(*arguments: str) -> Result:
+        return CliRunner().invoke(main, ["score", "--dataset", "rendered", *arguments])
+
+    assert score("--json").exit_code == 2
+    refused = score()
+    assert refused.exit_code == 1
+    assert "tevad promote rendered" in refused.stderr
+    client = Tracking.of(trained_copy.project).client
+    client.set_registered_model_alias("tevad-rendered", CHAMPION, "1")
+    done = score()
+    assert done.exit_code == 0, done.output
+    assert f"scored by models:/tevad-rendered/1\n  {scores_folder(trained_copy)}" in done.stdout
+    with dg.DagsterInstance.get() as instance:
+        known = latest_version(instance, dg.AssetKey("scored_videos"), "rendered")
+    assert known == sha256_file(scores_folder(trained_copy) / TABLE)

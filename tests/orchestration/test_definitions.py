@@ -27,6 +27,10 @@ ASSET_GRAPH = {
         {"raw_videos", "snippet_features", "captions", "caption_embeddings", "tevad_model"},
     ),
     "registered_model": ("model", {"tevad_model", "evaluation_metrics"}),
+    "scored_videos": (
+        "serving",
+        {"raw_videos", "snippet_features", "captions", "caption_embeddings", "registered_model"},
+    ),
 }
 """By asset: its group and what it is made from."""
 
@@ -78,7 +82,8 @@ JOBS = {
         "caption_embeddings",
     },
     "train": {"tevad_model", "evaluation_metrics", "registered_model"},
-    "everything": set(ASSET_GRAPH),
+    "everything": set(CHAIN),
+    "score": {"scored_videos"},
 }
 SENSORS = {
     "dvc_versions": dg.DefaultSensorStatus.RUNNING,
