@@ -56,8 +56,8 @@ format: install ## rewrite the code in the project's format
 # what it needs, is chosen where it is installed.
 lock: ## choose versions anew from pyproject.toml
 	sed -i '/^torch==/d' requirements.lock
-	$(UV) compile --quiet --python-version 3.11 --group dev --no-emit-index-url --no-emit-find-links \
-		$(FIND_LINKS) pyproject.toml --output-file requirements.lock
+	$(UV) compile --quiet --python-version 3.11 --group dev --extra postgres \
+		--no-emit-index-url --no-emit-find-links $(FIND_LINKS) pyproject.toml --output-file requirements.lock
 	sed -i 's/^\(torch==[0-9.]*\)+cpu/\1/' requirements.lock
 
 clean: ## remove the environment (never data)

@@ -168,7 +168,7 @@ def default_model(tracking: Tracking) -> str:
     if len(models) != 1:
         listed = ", ".join(sorted(models)) or "none"
         raise InputError(
-            f"MLflow at {tracking.uri} has {len(models)} registered models ({listed}); "
+            f"MLflow at {tracking.address} has {len(models)} registered models ({listed}); "
             + ("say which by --model models:/NAME@ALIAS" if models else "train one: `tevad run`")
         )
     [(name, aliases)] = models.items()

@@ -211,7 +211,7 @@ def training_run(dataset: Dataset, tracking: Tracking) -> RunLog:
     run = find_training_run(dataset, tracking)
     if run is None:
         raise InputError(
-            f"MLflow at {tracking.uri} has no run of {dataset.name}'s models; "
+            f"MLflow at {tracking.address} has no run of {dataset.name}'s models; "
             "materialize tevad_model again"
         )
     return run

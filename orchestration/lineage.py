@@ -290,9 +290,9 @@ def _of_video(lineage: Lineage, dataset: Dataset, video: str) -> Report:
 
 
 def _agreement(lineage: Lineage, dataset: Dataset) -> Report:
-    import dagster as dg
+    from orchestration.instance import open_instance
 
-    with dg.DagsterInstance.get() as instance:
+    with open_instance() as instance:
         stages = lineage.of_dataset(dataset, instance)
     lines = [f"{'stage':<20}{'dvc.lock':<38}{'Dagster':<10}MLflow"]
     for each in stages:

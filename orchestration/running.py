@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from assets.workspace import s3
 from assets.workspace.project import Dataset, Project
+from orchestration.instance import configure_instance, open_instance
 from tevad_model.errors import InputError
 
 if TYPE_CHECKING:
@@ -21,17 +22,6 @@ _QUIET_CONSOLE = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 _PROCESS = "tevad.process"
 """The tag of a run that says which process of which machine it is in."""
-
-_INSTANCE_CONFIG = """\
-# Dagster's own settings for this project. State is kept beside this file (SQLite).
-telemetry:
-  enabled: false
-nux:
-  enabled: false
-python_logs:
-  managed_python_loggers: [tevad]
-  python_log_level: INFO
-"""
 
 
 @dataclass(frozen=True)
@@ -55,12 +45,11 @@ def use_project(project: Project) -> None:
     """Point Dagster and the libraries below it at the project, for this process and its children.
 
     What the environment already says is kept.
+
+    Raises:
+        InputError: if ``TEVAD_DATABASE_URL`` cannot be understood.
     """
-    home = project.state / "dagster"
-    os.environ.setdefault("DAGSTER_HOME", str(home))
-    if os.environ["DAGSTER_HOME"] == str(home) and not (home / "dagster.yaml").is_file():
-        home.mkdir(parents=True, exist_ok=True)
-        (home / "dagster.yaml").write_text(_INSTANCE_CONFIG, encoding="utf-8")
+    configure_instance(project)
     os.environ["TEVAD_PROJECT"] = str(project.root)
     defaults = {
         "DAGSTER_DISABLE_TELEMETRY": "1",
@@ -100,8 +89,8 @@ def run_chain(dataset: Dataset) -> RunOutcome:
     """Materialize the whole chain for a dataset.
 
     Raises:
-        InputError: if a definition cannot be loaded, or the bucket for artifacts does not answer.
-            What goes wrong in a stage is in the outcome.
+        InputError: if a definition cannot be loaded, the bucket for artifacts does not answer, or a
+            database is lost. What goes wrong in a stage is in the outcome.
     """
     return _run(everything_job, dataset)
 
@@ -122,7 +111,7 @@ def _run(job: Callable[[], dg.JobDefinition], dataset: Dataset) -> RunOutcome:
     from orchestration.agreement import add_partitions
 
     Tracking.of(dataset.project).reach_artifacts()
-    with dg.DagsterInstance.get() as instance:
+    with open_instance() as instance:
         add_partitions(dataset.project, instance)
         _end_killed(instance)
         result = dg.execute_job(

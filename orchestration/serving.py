@@ -11,9 +11,9 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from assets.workspace.project import Project
@@ -27,12 +27,17 @@ _STOP_SECONDS = 20.0
 
 @dataclass(frozen=True)
 class Server:
-    """A server to start: its name, its command, and the address that answers when it is ready."""
+    """A server to start: its name, its command, and the address that answers when it is ready.
+
+    Attributes:
+        environment: what it is told besides, where other users of the machine do not see it.
+    """
 
     name: str
     command: Sequence[str]
     address: str
     health: str
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 def servers(project: Project, *, dagster_port: int, mlflow_port: int) -> list[Server]:
@@ -58,12 +63,12 @@ def servers(project: Project, *, dagster_port: int, mlflow_port: int) -> list[Se
                 "MLflow",
                 [
                     str(python.with_name("mlflow")), "server",
-                    "--backend-store-uri", tracking.uri,
                     "--artifacts-destination", tracking.artifacts,
                     "--host", LOOPBACK, "--port", str(mlflow_port), "--workers", "1",
                 ],
                 mlflow,
                 f"{mlflow}/health",
+                {"MLFLOW_BACKEND_STORE_URI": tracking.uri},
             )
         )  # fmt: skip
     return found
@@ -89,7 +94,7 @@ def start(project: Project, wanted: Sequence[Server]) -> list[subprocess.Popen[b
                     subprocess.Popen(
                         server.command,
                         cwd=project.root,
-                        env=environment,
+                        env={**environment, **server.environment},
                         stdout=log,
                         stderr=subprocess.STDOUT,
                         start_new_session=True,

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from postgres_server import PostgresServer, programs
 from projects import TrainedProject, copy_project, enter_project, git, relocate
 from s3_server import S3Server
 
@@ -174,6 +175,20 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
         yield server
     finally:
         server.kill()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A real PostgreSQL; whoever stops it starts it again."""
+    installed = programs()
+    if installed is None:
+        pytest.skip("no PostgreSQL server in /usr/lib/postgresql; install Debian's `postgresql`")
+    server = PostgresServer(installed)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
 
 
 WriteVideo = Callable[..., Path]

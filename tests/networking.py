@@ -1,10 +1,12 @@
-"""Ports for the servers that tests start."""
+"""Ports for the servers that tests start, and waiting for what others do."""
 
 from __future__ import annotations
 
 import os
 import random
 import socket
+import time
+from collections.abc import Callable
 
 
 def free_ports(count: int) -> list[int]:
@@ -21,6 +23,14 @@ def free_ports(count: int) -> list[int]:
         if len(found) == count:
             return found
     raise AssertionError("no free ports")
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 120) -> None:
+    """Return as soon as it holds; fail where it does not in reasonable time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def _is_free(port: int) -> bool:

@@ -11,11 +11,13 @@ import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
 
 from assets.workspace import s3
+from assets.workspace.database import Database
 from assets.workspace.project import Project
 from assets.workspace.storage import Storage
 from tevad_model.errors import InputError
@@ -49,30 +51,42 @@ class Tracking:
     """An MLflow tracking server or store.
 
     Attributes:
-        uri: its address.
+        uri: its address, with the password where it is a database's; ``address`` is to be shown.
         artifacts: where a local store's artifacts go, a folder or an address in the team's bucket;
             None where a server decides.
         workspace: the machine and project that logs.
     """
 
-    uri: str
+    uri: str = field(repr=False)
     artifacts: str | None
     workspace: str
 
     @classmethod
     def of(cls, project: Project) -> Tracking:
-        """What ``MLFLOW_TRACKING_URI`` names, else a SQLite store in the project.
+        """What ``MLFLOW_TRACKING_URI`` names, else ``TEVAD_DATABASE_URL``, else SQLite in the project.
 
-        The artifacts of a store in the project go to the bucket that ``TEVAD_STORAGE`` names.
+        The artifacts of a store in one of the latter go to the bucket that ``TEVAD_STORAGE`` names.
+
+        Raises:
+            InputError: if the database cannot be reached.
         """
         workspace = f"{socket.gethostname()}:{project.root}"
         if uri := os.environ.get("MLFLOW_TRACKING_URI"):
             return cls(uri, None, workspace)
-        project.state.mkdir(exist_ok=True)
-        uri = f"sqlite:///{project.state / 'mlflow.db'}"
         storage = Storage.of_environment()
         artifacts = storage.mlflow if storage else str(project.state / "mlartifacts")
-        return cls(uri, artifacts, workspace)
+        if database := Database.of_environment():
+            database.prepare("mlflow")
+            return cls(database.url("mlflow"), artifacts, workspace)
+        project.state.mkdir(exist_ok=True)
+        return cls(f"sqlite:///{project.state / 'mlflow.db'}", artifacts, workspace)
+
+    @property
+    def address(self) -> str:
+        """The address without user and password."""
+        parts = urlsplit(self.uri)
+        _, at, place = parts.netloc.rpartition("@")
+        return f"{parts.scheme}://{place}{parts.path}" if at else self.uri
 
     @property
     def client(self) -> MlflowClient:
@@ -111,7 +125,7 @@ class Tracking:
             if made_meanwhile:
                 return str(made_meanwhile.experiment_id)
             raise InputError(
-                f"MLflow at {self.uri}: {error.message}; once it answers, run again: what was made "
+                f"MLflow at {self.address}: {error.message}; once it answers, run again: what was made "
                 "is kept"
             ) from None
 
@@ -182,7 +196,7 @@ class Tracking:
     def run_page(self, run_id: str) -> str:
         """The address of a run's page: on the tracking server, or on the one `tevad up` starts."""
         experiment = self.client.get_run(run_id).info.experiment_id
-        server = self.uri if self.uri.startswith("http") else LOCAL_PAGES
+        server = self.address if self.uri.startswith("http") else LOCAL_PAGES
         return f"{server.rstrip('/')}/#/experiments/{experiment}/runs/{run_id}"
 
     def log(self, run_id: str) -> RunLog:

@@ -68,13 +68,12 @@ def ablate(name: str, seeds: tuple[int, ...]) -> None:
 @reported
 def sync() -> None:
     """Tell Dagster what DVC made without it (its sensor does, while `tevad up` runs)."""
-    import dagster as dg
-
     from orchestration.agreement import report_versions
     from orchestration.build import SPECS
+    from orchestration.instance import open_instance
 
     project = current_project()
-    with dg.DagsterInstance.get() as instance:
+    with open_instance() as instance:
         reported = report_versions(project, SPECS, instance)
     click.echo("\n".join(reported) or "Dagster knows all of dvc.lock")
 

@@ -17,16 +17,15 @@ from tevad_model.errors import InputError
 @reported
 def up(port: int, mlflow_port: int) -> None:
     """Start Dagster (UI and daemon) and MLflow on loopback until interrupted."""
-    import dagster as dg
-
     from orchestration.agreement import report_versions
     from orchestration.build import SPECS
+    from orchestration.instance import open_instance
     from orchestration.serving import servers, start, stop
 
     project = current_project()
     wanted = servers(project, dagster_port=port, mlflow_port=mlflow_port)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with dg.DagsterInstance.get() as instance:
+    with open_instance() as instance:
         report_versions(project, SPECS, instance)
     running = start(project, wanted)
     for server in wanted:

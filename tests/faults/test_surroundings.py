@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+from postgres_server import PASSWORD, PostgresServer
 from projects import digests
 
 from assets.workspace.project import Dataset
@@ -60,3 +62,22 @@ def test_a_disk_that_takes_no_more_is_named_and_the_next_run_goes_on(trained_cop
     assert "File too large" in said
     assert digests(trained_copy.stage("evaluation_metrics")) == before
     assert tevad(*stage) == ""
+
+
+def test_a_lost_database_is_named_and_the_next_run_goes_on(
+    trained_copy: Dataset, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    retrain(trained_copy)
+    before = {stage: digests(trained_copy.stage(stage)) for stage in FEATURES}
+    name = postgres.new_database()
+    monkeypatch.setenv("TEVAD_DATABASE_URL", postgres.address(name))
+    postgres.stop()
+    try:
+        said = tevad("run", "rendered")
+    finally:
+        postgres.start()
+    place = f"PostgreSQL at 127.0.0.1:{postgres.port}, database {name} (TEVAD_DATABASE_URL)"
+    assert place in said, said
+    assert PASSWORD not in said
+    assert {stage: digests(trained_copy.stage(stage)) for stage in FEATURES} == before
+    assert tevad("run", "rendered") == ""

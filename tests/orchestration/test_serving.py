@@ -5,29 +5,16 @@ from __future__ import annotations
 import json
 import socket
 import sys
-import time
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from networking import free_ports, wait_until
 
 from assets.workspace.project import Project
 from orchestration.serving import LOOPBACK, Server, servers, start, stop
 from tevad_model.errors import InputError
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on, all different."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind((LOOPBACK, 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
 
 
 def answers(port: int) -> bool:
@@ -54,13 +41,6 @@ def in_session(leader: int) -> list[int]:
         if int(fields[3]) == leader and fields[0] != "Z":
             found.append(int(stat.parent.name))
     return found
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def test_both_servers_answer_and_stop(project_root: Path) -> None:

@@ -1,0 +1,109 @@
+"""The Dagster instance of a project: where it keeps its state, and how many runs go at once.
+
+``dagster.yaml`` in ``DAGSTER_HOME`` is written from the one setting there is, so that everything
+that starts Dagster (``tevad``, ``dagster``, ``dg``) finds the same instance. It never has a secret:
+user and password are references to the environment.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from assets.workspace.database import SCHEME, Database, losses_named
+from assets.workspace.project import Project
+from tevad_model.atomic import replacing
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import dagster as dg
+
+USER, PASSWORD = "TEVAD_DATABASE_USER", "TEVAD_DATABASE_PASSWORD"
+"""The variables that ``dagster.yaml`` refers to; made from the database's address."""
+
+_HEADER = """\
+# Written by tevad from TEVAD_DATABASE_URL. Without this line it is yours, and left alone.
+"""
+
+_SETTINGS: dict[str, Any] = {
+    "telemetry": {"enabled": False},
+    "nux": {"enabled": False},
+    "python_logs": {"managed_python_loggers": ["tevad"], "python_log_level": "INFO"},
+    # Two runs on the same dataset queue; those on different ones go side by side.
+    "concurrency": {
+        "runs": {
+            "tag_concurrency_limits": [
+                {
+                    "key": "dagster/partition",
+                    "value": {"applyLimitPerUniqueValue": True},
+                    "limit": 1,
+                }
+            ]
+        }
+    },
+}
+
+
+def configure_instance(project: Project) -> None:
+    """Point Dagster at the project's instance, for this process and its children.
+
+    A ``DAGSTER_HOME`` of somebody's own, and a ``dagster.yaml`` that was made theirs, are left alone.
+
+    Raises:
+        InputError: if ``TEVAD_DATABASE_URL`` cannot be understood.
+    """
+    database = Database.of_environment()
+    if database is not None:
+        os.environ.update({USER: database.user, PASSWORD: database.password})
+    home = project.state / "dagster"
+    if os.environ.setdefault("DAGSTER_HOME", str(home)) == str(home):
+        home.mkdir(parents=True, exist_ok=True)
+        _write_settings(home / "dagster.yaml", database)
+
+
+@contextmanager
+def open_instance() -> Iterator[dg.DagsterInstance]:
+    """The instance that the environment names.
+
+    Raises:
+        InputError: if its database cannot be reached, at the start or later.
+    """
+    import dagster as dg
+
+    database = Database.of_environment()
+    if database is not None:
+        database.prepare("dagster")
+    with losses_named(database), dg.DagsterInstance.get() as instance:
+        yield instance
+
+
+def _write_settings(path: Path, database: Database | None) -> None:
+    from ruamel.yaml import YAML
+
+    text = io.StringIO(_HEADER)
+    text.seek(0, io.SEEK_END)
+    YAML(typ="safe").dump({**_SETTINGS, **_storage(database)}, text)
+    before = path.read_text(encoding="utf-8") if path.is_file() else _HEADER
+    if before.startswith(_HEADER) and before != text.getvalue():
+        with replacing(path) as temporary:
+            temporary.write_text(text.getvalue(), encoding="utf-8")
+
+
+def _storage(database: Database | None) -> dict[str, Any]:
+    """Where Dagster keeps its state: by default SQLite, beside its settings."""
+    if database is None:
+        return {}
+    postgres = {
+        "scheme": SCHEME,
+        "hostname": database.host,
+        "port": database.port,
+        "db_name": database.name,
+        "username": {"env": USER},
+        "password": {"env": PASSWORD},
+        "params": database.options("dagster"),
+    }
+    return {"storage": {"postgres": {"postgres_db": postgres}}}

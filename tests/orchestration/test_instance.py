@@ -1,0 +1,81 @@
+"""Dagster's instance: SQLite in the project by default, a team's PostgreSQL by one setting."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from postgres_server import PASSWORD, TEAM, PostgresServer
+from ruamel.yaml import YAML
+
+from assets.workspace.database import VARIABLE
+from assets.workspace.project import Project
+from orchestration.instance import configure_instance, open_instance
+
+PARTITION = "site"
+
+
+def settings(root: Path) -> Path:
+    return root / ".tevad" / "dagster" / "dagster.yaml"
+
+
+def test_sqlite_is_the_default(project_root: Path) -> None:
+    assert "storage" not in YAML(typ="safe").load(settings(project_root))
+    with open_instance() as instance:
+        instance.add_dynamic_partitions("dataset", [PARTITION])
+    assert list((project_root / ".tevad" / "dagster").rglob("*.db"))
+
+
+def test_one_setting_moves_it_to_postgresql_and_back(
+    project_root: Path, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project, name = Project.at(project_root), postgres.new_database()
+    before = settings(project_root).read_text()
+    monkeypatch.setenv(VARIABLE, postgres.address(name))
+    configure_instance(project)
+    with open_instance() as instance:
+        instance.add_dynamic_partitions("dataset", [PARTITION])
+    assert postgres.execute("SELECT partition FROM dagster.dynamic_partitions", name) == [
+        (PARTITION,)
+    ]
+    assert not list((project_root / ".tevad" / "dagster").rglob("*.db"))
+    monkeypatch.delenv(VARIABLE)
+    configure_instance(project)
+    assert settings(project_root).read_text() == before
+
+
+def test_no_file_has_the_user_or_the_password(
+    project_root: Path, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, postgres.address(postgres.new_database()))
+    configure_instance(Project.at(project_root))
+    with open_instance():
+        pass
+    for path in (path for path in project_root.rglob("*") if path.is_file()):
+        content = path.read_bytes()
+        assert PASSWORD.encode() not in content, path
+        assert TEAM.encode() not in content, path
+
+
+def test_settings_of_ones_own_are_left_alone(
+    project_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project, own = Project.at(project_root), "telemetry:\n  enabled: false\n"
+    settings(project_root).write_text(own)
+    configure_instance(project)
+    assert settings(project_root).read_text() == own
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    configure_instance(project)
+    assert os.environ["DAGSTER_HOME"] == str(tmp_path)
+    assert not (tmp_path / "dagster.yaml").exists()
+
+
+def test_two_runs_on_one_dataset_queue_and_on_two_do_not(project_root: Path) -> None:
+    with open_instance() as instance:
+        queue = instance.get_concurrency_config().run_queue_config
+    assert queue is not None
+    [limit] = queue.tag_concurrency_limits
+    assert limit["key"] == "dagster/partition"
+    assert limit["value"] == {"applyLimitPerUniqueValue": True}
+    assert limit["limit"] == 1
