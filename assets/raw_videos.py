@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+from pydantic import Field
 
 from assets.workspace import files, listing
 from assets.workspace.face import committed, dataset_of, explained, picture, stage_asset
@@ -40,6 +41,7 @@ CODE_VERSION = "1"
 VIDEOS = "videos"
 EVENTS = "events.csv"
 
+_TAKEN_IN = "taken_in.json"
 _SAVE_EVERY_SECONDS = 2.0
 _SHOWN = 8
 _THUMBNAIL = 320
@@ -58,7 +60,7 @@ def ingest_raw_videos(dataset: Dataset) -> StageReport:
 
 def _ingest(dataset: Dataset) -> StageReport:
     started = time.perf_counter()
-    listed = listing.read(dataset)
+    digest, listed = listing.digest(dataset), listing.read(dataset)
     intake = _Intake(dataset, listed)
     ready_made = ReadyMadeIntake(dataset, listed)
     taken = [
@@ -73,6 +75,7 @@ def _ingest(dataset: Dataset) -> StageReport:
     manifest = Manifest.of(rows)
     ready_made.write(dataset.stage(STAGE), manifest.by_video())
     _write(dataset, manifest, listed)
+    files.write_json(dataset.work / _TAKEN_IN, {"listing": digest})
     seconds = {**ready_made.seconds, **intake.seconds}
     report = StageReport(
         stage=STAGE,
@@ -92,6 +95,14 @@ def _ingest(dataset: Dataset) -> StageReport:
 def read_raw_videos(dataset: Dataset) -> Manifest[RawVideoRow]:
     """The manifest of this stage."""
     return read_manifest(dataset.stage(STAGE), RawVideoRow)
+
+
+def taken_in(dataset: Dataset) -> str | None:
+    """The digest of the listing that was taken in last; None if none was on this machine."""
+    try:
+        return str(files.read_json(dataset.work / _TAKEN_IN)["listing"])
+    except (FileNotFoundError, ValueError, KeyError):
+        return None
 
 
 def read_events(dataset: Dataset) -> dict[str, list[tuple[int, int]]] | None:
@@ -422,16 +433,29 @@ def _write(dataset: Dataset, manifest: Manifest[RawVideoRow], listed: Listing) -
     manifest.write(folder, RawVideoRow)
 
 
+class RawVideosConfig(dg.Config):
+    """How a run takes videos in."""
+
+    look_at_source: bool = Field(
+        True,
+        description="Look at the source first. Runs that arrivals ask for take the listing as it "
+        "is, without files that are still being copied.",
+    )
+
+
 @stage_asset(
     code_version=CODE_VERSION,
     group_name="data",
     kinds={"python", "dvc", "s3"},
 )
-def raw_videos(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
-    """The dataset's videos, whole and checked, with one label each; the rest in quarantine."""
+def raw_videos(
+    context: dg.AssetExecutionContext, config: RawVideosConfig
+) -> dg.MaterializeResult[Any]:
+    """The dataset's videos, whole and checked, with at most one label each; the rest in quarantine."""
     dataset = dataset_of(context)
     with explained():
-        listing.refresh_if_reachable(dataset)
+        if config.look_at_source:
+            listing.refresh_if_reachable(dataset)
         report = ingest_raw_videos(dataset)
     rows = read_raw_videos(dataset).usable
     counts = Counter(f"{row.split or 'no split'}, {row.label or 'unlabelled'}" for row in rows)

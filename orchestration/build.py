@@ -17,9 +17,10 @@ from assets.snippet_features import snippet_features
 from assets.tevad_model import tevad_model
 from assets.workspace.face import RESOURCE
 from assets.workspace.project import Project
+from orchestration.clock import SYSTEM, Clock
 from orchestration.jobs import JOBS
 from orchestration.resources import ProjectResource
-from orchestration.sensors import dvc_sensor, notifier_sensor
+from orchestration.sensors import arrivals_sensor, dvc_sensor, notifier_sensor
 
 ASSETS = [
     raw_videos,
@@ -37,13 +38,17 @@ SPECS = [asset.get_asset_spec() for asset in ASSETS]
 
 
 def build_defs(
-    project: Project | None = None, *, resource_overrides: Mapping[str, Any] | None = None
+    project: Project | None = None,
+    *,
+    resource_overrides: Mapping[str, Any] | None = None,
+    clock: Clock = SYSTEM,
 ) -> dg.Definitions:
     """All definitions of a project.
 
     Args:
         project: the project; by default the one the process runs in.
         resource_overrides: resources that take the place of those built here, by key.
+        clock: what tells sensors and schedules the time.
 
     Raises:
         InputError: if ``params.yaml`` is wrong.
@@ -57,6 +62,7 @@ def build_defs(
         jobs=JOBS,
         sensors=[
             dvc_sensor(project, SPECS),
+            arrivals_sensor(project, clock),
             *(notifier_sensor(name) for name in params.notifications.notifiers),
         ],
         resources=resources,

@@ -5,11 +5,16 @@ from collections.abc import Sequence
 
 import dagster as dg
 
+from assets.raw_videos import RawVideosConfig
 from assets.workspace import versions
 from assets.workspace.params import FILE_NAME
 from assets.workspace.project import Project
-from orchestration.agreement import report_versions
+from orchestration import arrivals
+from orchestration.agreement import add_partitions, report_versions
 from orchestration.alerts import Position, tell_news
+from orchestration.arrivals import Arrival, Seen
+from orchestration.clock import Clock
+from orchestration.jobs import FEATURES
 from orchestration.notifications import build_notifier
 from tevad_model.errors import InputError
 
@@ -35,6 +40,52 @@ def dvc_sensor(project: Project, specs: Sequence[dg.AssetSpec]) -> dg.SensorDefi
         )
 
     return dvc_versions
+
+
+def arrivals_sensor(project: Project, clock: Clock) -> dg.SensorDefinition:
+    """A sensor that takes in what is new at the datasets' sources, and has it encoded."""
+
+    @dg.sensor(
+        name="arrivals",
+        jobs=[FEATURES],
+        minimum_interval_seconds=30,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Takes in new and changed videos and labels once they have settled.",
+    )
+    def arrive(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        add_partitions(project, context.instance)
+        seen = arrivals.read_cursor(context.cursor)
+        found = {
+            name: _look(project, name, seen.get(name, Seen()), clock)
+            for name in project.params.datasets
+        }
+        said = "; ".join(f"{name}: {each.said}" for name, each in found.items())
+        requests = [
+            dg.RunRequest(
+                run_key=f"arrivals/{name}/{each.listing}",
+                job_name=FEATURES.name,
+                partition_key=name,
+                run_config=dg.RunConfig(ops={"raw_videos": RawVideosConfig(look_at_source=False)}),
+                tags={"tevad.reason": f"arrivals: {each.said}"},
+            )
+            for name, each in found.items()
+            if each.listing
+        ]
+        return dg.SensorResult(
+            run_requests=requests,
+            skip_reason=None if requests else said or "no dataset",
+            cursor=arrivals.written_cursor({name: each.seen for name, each in found.items()}),
+        )
+
+    return arrive
+
+
+def _look(project: Project, name: str, seen: Seen, clock: Clock) -> Arrival:
+    """A source that cannot be looked at holds up no other."""
+    try:
+        return arrivals.look(project.dataset(name), seen, clock.now())
+    except InputError as error:
+        return Arrival(seen, str(error))
 
 
 def notifier_sensor(notifier: str) -> dg.SensorDefinition:

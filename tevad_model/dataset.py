@@ -15,7 +15,7 @@ import hashlib
 import io
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
@@ -190,6 +190,39 @@ def unlisted_videos(rows: Iterable[VideoRow], paths: Iterable[str]) -> list[str]
         for path in paths
         if PurePosixPath(path).suffix.lower() in VIDEO_SUFFIXES and path not in listed
     )
+
+
+def rows_of_unlisted(paths: Iterable[str], rows: Iterable[VideoRow]) -> list[VideoRow]:
+    """Unlabelled rows for files that none of the ``rows`` lists, under names that those leave free.
+
+    Args:
+        paths: POSIX paths of video files relative to the dataset's folder.
+        rows: the listed videos.
+    """
+    taken = {row.video for row in rows}
+    found = []
+    for path in sorted(paths):
+        pure = PurePosixPath(path)
+        whole = path.replace("/", "-")
+        names = (pure.stem, whole.removesuffix(pure.suffix), whole.replace(".", "-"))
+        name = next((name for name in names if name not in taken), names[-1])
+        problem = f"{path}: its name is taken" if name in taken else name_problem(name)
+        taken.add(name)
+        found.append(VideoRow(name, path, UNLABELLED, problem=problem))
+    return found
+
+
+def without_paths(text: str, paths: Container[str]) -> str:
+    """A ``videos.csv`` without the rows of some paths; all else stays as it is."""
+    table = [fields for fields in csv.reader(io.StringIO(text.removeprefix("\ufeff"))) if fields]
+    columns = [name.strip() for name in table[0]]
+    if "path" not in columns:
+        return text
+    place = columns.index("path")
+    kept = [
+        fields for fields in table[1:] if "".join(fields[place : place + 1]).strip() not in paths
+    ]
+    return _format(table[0], kept)
 
 
 def assign_splits(rows: Sequence[VideoRow]) -> list[VideoRow]:

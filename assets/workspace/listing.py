@@ -3,8 +3,9 @@
 The listing is to a dataset what an import is to DVC: a record of the outside that changes only when
 someone looks again, so that ``dvc status`` needs no network and a version can be told from the next.
 It holds ``videos.csv`` as the source has it (or one made from folder names or list files),
-``events.csv`` where there is one, ``files.csv`` with each listed video's size and version, and
-``ready_made.csv`` with those of the features, embeddings and captions that were made elsewhere.
+``events.csv`` where there is one, ``files.csv`` with the size and version of each video that is to
+be taken in, ``unlisted.txt`` with the videos that no row lists, and ``ready_made.csv`` with the
+features, embeddings and captions that were made elsewhere.
 """
 
 from __future__ import annotations
@@ -12,14 +13,21 @@ from __future__ import annotations
 import csv
 import hashlib
 import logging
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from assets.workspace.files import write_csv, write_text
 from assets.workspace.params import DatasetParams
 from assets.workspace.project import Dataset
-from assets.workspace.sources import Source, SourceFile, open_source, read_file, versions
+from assets.workspace.sources import (
+    Source,
+    SourceFile,
+    file_at,
+    open_source,
+    read_file,
+    versions,
+)
 from tevad_model.dataset import (
     EventRow,
     VideoRow,
@@ -27,9 +35,12 @@ from tevad_model.dataset import (
     parse_events,
     parse_videos,
     rows_from_paths,
+    rows_of_unlisted,
     unlisted_videos,
+    without_paths,
 )
 from tevad_model.errors import InputError, SourceUnreachableError
+from tevad_model.fingerprint import sha256_file
 from tevad_model.ready_made import (
     CAPTIONS,
     EMBEDDINGS,
@@ -56,14 +67,15 @@ class Listing:
     """The listing as read back.
 
     Attributes:
-        rows: the videos; those that cannot be used carry their problem.
-        files: size and version by path, of listed files that the source has.
+        rows: the videos; those that cannot be used carry their problem. Unlisted ones that are to
+            be taken in have no label.
+        files: size and version by path, of the videos to take in that the source has.
         ready_made: the same of ready-made features, embeddings and captions, by kind and video; a
             video with several files of a kind has them all. Captions are one file
             (:data:`ALL_VIDEOS`), whose version is the SHA-256 of its content.
         events: ranges by video, or None where the source has no ``events.csv``.
         event_problems: reason by video whose events are unsound.
-        unlisted: video files the source has but no row lists.
+        unlisted: video files that the source has and no row lists, and that are left out.
     """
 
     rows: list[VideoRow]
@@ -74,8 +86,13 @@ class Listing:
     unlisted: list[str]
 
 
-def refresh(dataset: Dataset) -> None:
+def refresh(dataset: Dataset, unsettled: Set[str] = frozenset()) -> None:
     """Look at the source and write the listing anew.
+
+    Args:
+        dataset: whose.
+        unsettled: paths of videos that may still be copied to, which stay as they were listed last;
+            a new one is left out with its row.
 
     Raises:
         InputError: if the source cannot be reached or its tables cannot be read at all. The last
@@ -84,16 +101,19 @@ def refresh(dataset: Dataset) -> None:
     entry, root = dataset.entry, dataset.project.root
     source = open_source(entry.source, root) if entry.source else None
     available = versions(source.files()) if source else {}
+    available, left_out = _as_listed_last(dataset, available, unsettled)
     videos = _videos_text(entry, root, source, available)
+    if left_out:
+        videos = without_paths(videos, left_out)
     events = _events_text(entry, root, source, available)
     rows = parse_videos(videos, VIDEOS, with_pixels=not entry.is_ready_made)
     if events:
         parse_events(events, entry.events or f"{entry.source}/{EVENTS}")
     ready_made = _ready_made_files(entry, root, {row.video for row in rows})
     listed = {row.path for row in rows if row.path}
-    inside = {path for path in available if any(path.startswith(f"{row}/") for row in listed)}
-    unlisted = unlisted_videos(rows, available.keys() - inside)
-    present = (available[path] for path in sorted(listed) if path in available)
+    unlisted = _unlisted(rows, available)
+    taken = listed.union(unlisted) if scores_unlisted(dataset) else listed
+    present = (available[path] for path in sorted(taken) if path in available)
     write_csv(
         dataset.source / FILES,
         ("path", "bytes", "version"),
@@ -103,6 +123,59 @@ def refresh(dataset: Dataset) -> None:
     _write_or_remove(dataset.source / EVENTS, events)
     _write_or_remove(dataset.source / UNLISTED, "".join(f"{path}\n" for path in unlisted))
     write_text(dataset.source / VIDEOS, videos)
+
+
+def look(dataset: Dataset) -> dict[str, SourceFile]:
+    """What the source holds now of what :func:`refresh` would read, by name.
+
+    A video's name is its path; that of anything else holds a colon: ``table:videos.csv``, or a
+    file that was made elsewhere, ``features:a_i3d.npy``.
+
+    Raises:
+        InputError: if the source cannot be reached or its table of videos cannot be read.
+    """
+    entry, root = dataset.entry, dataset.project.root
+    found: dict[str, SourceFile] = {}
+    if entry.source:
+        source = open_source(entry.source, root)
+        available = versions(source.files())
+        text = _videos_text(entry, root, source, available)
+        rows = parse_videos(text, VIDEOS, with_pixels=not entry.is_ready_made)
+        wanted = {row.path for row in rows}
+        if scores_unlisted(dataset):
+            wanted.update(_unlisted(rows, available))
+        found = {path: available[path] for path in wanted if path in available}
+        tables = (name for name in (VIDEOS, EVENTS) if name in available)
+        found |= {f"table:{name}": available[name] for name in tables}
+    for kind in ("labels", "events", CAPTIONS):
+        if address := getattr(entry, kind):
+            found[f"{kind}:{address}"] = file_at(address, root)
+    found |= {f"list:{address}": file_at(address, root) for address in entry.lists}
+    for kind in (FEATURES, EMBEDDINGS):
+        if address := getattr(entry, kind):
+            files = open_source(address, root).files()
+            found |= {f"{kind}:{file.path}": file for file in files}
+    return found
+
+
+def is_video(name: str) -> bool:
+    """Whether a name of :func:`look` is a video's."""
+    return ":" not in name
+
+
+def digest(dataset: Dataset) -> str:
+    """What changes when the listing does; empty if there is none."""
+    whole = hashlib.sha256()
+    paths = sorted(dataset.source.glob("[!.]*"))
+    for path in paths:
+        whole.update(f"{path.name}\0{sha256_file(path)}\n".encode())
+    return whole.hexdigest() if paths else ""
+
+
+def scores_unlisted(dataset: Dataset) -> bool:
+    """Whether videos that no row lists are taken in without a label."""
+    policy = dataset.entry.unlisted or dataset.project.params.arrivals.unlisted
+    return policy == "score"
 
 
 def refresh_if_reachable(dataset: Dataset) -> None:
@@ -148,16 +221,38 @@ def read(dataset: Dataset) -> Listing:
             for row in csv.DictReader(file)
         }
     unlisted = folder / UNLISTED
+    paths = unlisted.read_text(encoding="utf-8").split("\n")[:-1] if unlisted.is_file() else []
     return Listing(
-        rows=rows,
+        rows=rows + rows_of_unlisted((path for path in paths if path in files), rows),
         files=files,
         ready_made=_read_ready_made(folder / READY_MADE),
         events=events,
         event_problems=problems,
-        unlisted=unlisted.read_text(encoding="utf-8").split("\n")[:-1]
-        if unlisted.is_file()
-        else [],
+        unlisted=[path for path in paths if path not in files],
     )
+
+
+def _as_listed_last(
+    dataset: Dataset, available: Mapping[str, SourceFile], unsettled: Set[str]
+) -> tuple[dict[str, SourceFile], Set[str]]:
+    """The source's files with the unsettled ones as they were, and those that were not there."""
+    if not unsettled:
+        return dict(available), frozenset()
+    last = read(dataset).files
+    settled = {path: file for path, file in available.items() if path not in unsettled}
+    settled |= {path: last[path] for path in unsettled if path in last}
+    return settled, unsettled - last.keys()
+
+
+def _unlisted(rows: Sequence[VideoRow], available: Mapping[str, SourceFile]) -> list[str]:
+    """Videos that no row lists, nor a frame folder that a row lists holds."""
+    listed = {row.path for row in rows if row.path}
+    inside = {
+        path
+        for path in available
+        if any(str(folder) in listed for folder in PurePosixPath(path).parents)
+    }
+    return unlisted_videos(rows, available.keys() - inside)
 
 
 def _videos_text(

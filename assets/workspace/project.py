@@ -150,6 +150,17 @@ class Dataset:
             yield
 
     @property
+    def is_held(self) -> bool:
+        """Whether a process works on this dataset just now."""
+        self.work.mkdir(parents=True, exist_ok=True)
+        with (self.work / "lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
+
+    @property
     def work(self) -> Path:
         """Unversioned intermediate files, such as training checkpoints."""
         return self.project.state / "work" / self.name

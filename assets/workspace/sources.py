@@ -80,6 +80,21 @@ def read_file(address: str, root: Path) -> str:
     return LocalSource(path.parent).read_text(path.name)
 
 
+def file_at(address: str, root: Path) -> SourceFile:
+    """One file at an address, as :func:`read_file` takes it, without its content.
+
+    Raises:
+        SourceUnreachableError: if it is not there.
+    """
+    folder, _, name = address.rpartition("/")
+    if address.startswith("s3://"):
+        return S3Source(folder).file(name)
+    path = root / Path(address).expanduser()
+    if not path.is_file():
+        raise SourceUnreachableError(f"{path}: no such file")
+    return _local_file(path, path.parent)
+
+
 @dataclass(frozen=True)
 class LocalSource:
     """A folder on this machine."""
@@ -92,11 +107,8 @@ class LocalSource:
         for parent, _, names in os.walk(self.folder):
             for name in names:
                 path = Path(parent) / name
-                if not path.exists():
-                    continue
-                stat = path.stat()
-                relative = path.relative_to(self.folder).as_posix()
-                found.append(SourceFile(relative, stat.st_size, str(stat.st_mtime_ns)))
+                if path.exists():
+                    found.append(_local_file(path, self.folder))
         return sorted(found, key=lambda file: file.path)
 
     def read_text(self, path: str) -> str:
@@ -125,6 +137,12 @@ class LocalSource:
                 shutil.copyfile(origin, temporary)
         except PermissionError as error:
             raise VideoError(f"{path}: cannot be read ({error.strerror}); allow it") from None
+
+
+def _local_file(path: Path, folder: Path) -> SourceFile:
+    stat = path.stat()
+    relative = path.relative_to(folder).as_posix()
+    return SourceFile(relative, stat.st_size, str(stat.st_mtime_ns))
 
 
 class S3Source:
@@ -157,6 +175,20 @@ class S3Source:
                 "AWS_ENDPOINT_URL and the AWS credentials"
             ) from None
         return sorted((f for f in found if f.path), key=lambda file: file.path)
+
+    def file(self, path: str) -> SourceFile:
+        """One object, by what the bucket says of it.
+
+        Raises:
+            SourceUnreachableError: if it is not there.
+        """
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            head = self._client.head_object(Bucket=self.bucket, Key=self.prefix + path)
+        except (BotoCoreError, ClientError) as error:
+            raise SourceUnreachableError(f"{self.address}/{path}: {error}") from None
+        return SourceFile(path, int(head["ContentLength"]), head["ETag"].strip('"'))
 
     def read_text(self, path: str) -> str:
         """Read a text object.

@@ -86,6 +86,7 @@ JOBS = {
     "score": {"scored_videos"},
 }
 SENSORS = {
+    "arrivals": dg.DefaultSensorStatus.RUNNING,
     "dvc_versions": dg.DefaultSensorStatus.RUNNING,
     "notify_log": dg.DefaultSensorStatus.RUNNING,
 }

@@ -1,0 +1,180 @@
+"""Arrivals: noticing what is new at a dataset's source, and taking it in once it has settled.
+
+A file that somebody still copies looks like any other, so a change counts only when it has been seen
+unchanged for a while; until then a video stays as it was listed last, and the others are taken in.
+What was seen is remembered between looks as :class:`Seen`. Which run an arrival asks for is the
+sensor's business.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from assets.raw_videos import taken_in
+from assets.workspace import listing
+from assets.workspace.project import Dataset
+from assets.workspace.sources import SourceFile
+
+_FORMAT = 1
+_GONE = "gone"
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A change that has not settled.
+
+    Attributes:
+        version: what is there now: size and version, or that it is gone.
+        since: when it was first seen to be there.
+    """
+
+    version: str
+    since: datetime
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What is remembered of a dataset's source between two looks.
+
+    Attributes:
+        tables: by name, the version of each file that is no video as it was taken in last. Of
+            videos the listing says so.
+        waiting: by name, the changes that have not settled.
+    """
+
+    tables: Mapping[str, str] = field(default_factory=dict)
+    waiting: Mapping[str, Waiting] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """What came of looking at a dataset's source.
+
+    Attributes:
+        seen: to be remembered.
+        said: what was found, for people.
+        listing: digest of the listing that is to be taken in; empty if it has been.
+    """
+
+    seen: Seen
+    said: str
+    listing: str = ""
+
+
+def look(dataset: Dataset, seen: Seen, now: datetime) -> Arrival:
+    """Look at a source; bring the listing up to date with what has settled.
+
+    Args:
+        dataset: whose source.
+        seen: what the last look remembered.
+        now: the time.
+
+    Raises:
+        InputError: if the source cannot be reached, or one of its tables cannot be read.
+    """
+    if taken_in(dataset) is None:
+        return Arrival(seen, f"not taken in yet: `tevad run {dataset.name}` does that first")
+    if dataset.is_held:
+        return Arrival(seen, "busy, looks again")
+    settle = timedelta(seconds=dataset.project.params.arrivals.settle_seconds)
+    there = {name: _version(file) for name, file in listing.look(dataset).items()}
+    waiting = _changes(there, _known(dataset, seen), seen.waiting, now)
+    settled = {name for name, change in waiting.items() if now - change.since >= settle}
+    unsettled = waiting.keys() - settled
+    tables_settled = all(map(listing.is_video, unsettled))
+    if settled and tables_settled:
+        listing.refresh(dataset, unsettled)
+        seen = Seen(_tables(there), {name: waiting[name] for name in unsettled})
+    else:
+        seen = Seen(seen.tables, waiting)
+        settled = set()
+    said = _said(settled, unsettled)
+    digest = listing.digest(dataset)
+    return Arrival(seen, said, digest if digest != taken_in(dataset) else "")
+
+
+def read_cursor(cursor: str | None) -> dict[str, Seen]:
+    """What was remembered by dataset; of a cursor that cannot be read, nothing.
+
+    Nothing is lost by that: what is new is only waited for anew.
+    """
+    try:
+        data: dict[str, Any] = json.loads(cursor or "{}")
+        if data["version"] != _FORMAT:
+            return {}
+        return {name: _read_seen(each) for name, each in data["datasets"].items()}
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return {}
+
+
+def written_cursor(seen: Mapping[str, Seen]) -> str:
+    """What is remembered, as a sensor's cursor."""
+    datasets = {
+        name: {
+            "tables": dict(each.tables),
+            "waiting": {
+                file: [change.version, change.since.isoformat()]
+                for file, change in each.waiting.items()
+            },
+        }
+        for name, each in seen.items()
+    }
+    return json.dumps({"version": _FORMAT, "datasets": datasets}, sort_keys=True)
+
+
+def _read_seen(data: Mapping[str, Any]) -> Seen:
+    waiting = {
+        str(name): Waiting(str(version), datetime.fromisoformat(since))
+        for name, (version, since) in data["waiting"].items()
+    }
+    return Seen({str(name): str(version) for name, version in data["tables"].items()}, waiting)
+
+
+def _version(file: SourceFile) -> str:
+    return f"{file.bytes}:{file.version}"
+
+
+def _tables(there: Mapping[str, str]) -> dict[str, str]:
+    return {name: version for name, version in there.items() if not listing.is_video(name)}
+
+
+def _known(dataset: Dataset, seen: Seen) -> dict[str, str]:
+    """What has been listed: videos by the listing, and the tables it was made from."""
+    videos = {path: _version(file) for path, file in listing.read(dataset).files.items()}
+    return videos | dict(seen.tables)
+
+
+def _changes(
+    there: Mapping[str, str],
+    known: Mapping[str, str],
+    waited: Mapping[str, Waiting],
+    now: datetime,
+) -> dict[str, Waiting]:
+    """What differs from what is known; how long depends on whether it was seen like this before."""
+    changes = {}
+    for name in sorted(there.keys() | known.keys()):
+        version = there.get(name, _GONE)
+        if version != known.get(name, _GONE):
+            before = waited.get(name)
+            is_same = before is not None and before.version == version
+            changes[name] = before if is_same and before else Waiting(version, now)
+    return changes
+
+
+def _said(settled: Collection[str], unsettled: Collection[str]) -> str:
+    parts = []
+    if settled:
+        parts.append(f"new or changed: {_named(settled)}")
+    if unsettled:
+        parts.append(f"waiting until it has settled: {_named(unsettled)}")
+    return "; ".join(parts) or "nothing new"
+
+
+def _named(names: Collection[str]) -> str:
+    shown = ", ".join(name.partition(":")[2] or name for name in sorted(names)[:_SHOWN])
+    return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"
