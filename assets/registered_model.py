@@ -12,7 +12,7 @@ is not opened again, and neither the tracking URI nor ``sys.path`` changes for a
 import json
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -283,15 +283,20 @@ def _write_example(dataset: Dataset, pipeline: "Pipeline", folder: Path) -> "Rea
             picture[24:40, 3 * index : 3 * index + 16] = 200
         video.encode(folder / _CLIP, pictures, fps=12)
     name = next(row.video for row in read_inputs(dataset).split("train"))
+    parts = {k: part[:2] for k, part in ready_made_parts(dataset, name, pipeline.takes).items()}
+    for kind in parts.keys() - {CAPTIONS}:
+        np.save(folder / f"{kind}.npy", parts[kind], allow_pickle=False)
+    return ReadyMade(**parts)
+
+
+def ready_made_parts(dataset: Dataset, video: str, takes: Iterable[str]) -> dict[str, Any]:
+    """What was made of a video elsewhere, as the stages keep it, of the kinds that a model takes."""
     load: dict[str, Callable[[Dataset, str], Any]] = {
         FEATURES: load_features,
         EMBEDDINGS: load_embeddings,
         CAPTIONS: load_captions,
     }
-    parts = {kind: load[kind](dataset, name)[:2] for kind in pipeline.takes}
-    for kind in parts.keys() - {CAPTIONS}:
-        np.save(folder / f"{kind}.npy", parts[kind], allow_pickle=False)
-    return ReadyMade(**parts)
+    return {kind: load[kind](dataset, video) for kind in takes}
 
 
 def _try_out(pipeline: "Pipeline", example: "ReadyMade", folder: Path) -> None:

@@ -9,6 +9,7 @@ from assets.caption_embeddings import caption_embeddings
 from assets.captions import captions
 from assets.checks import ALL_CHECKS
 from assets.evaluation_metrics import evaluation_metrics
+from assets.promotion_decision import promotion_decision
 from assets.raw_videos import raw_videos
 from assets.registered_model import registered_model
 from assets.scored_videos import scored_videos
@@ -31,6 +32,7 @@ ASSETS = [
     tevad_model,
     evaluation_metrics,
     registered_model,
+    promotion_decision,
     scored_videos,
 ]
 

@@ -3,6 +3,7 @@
 import dagster as dg
 
 from assets.workspace.project import CHAIN, FEATURE_STAGES
+from orchestration.promotion import rollback
 
 FEATURES = dg.define_asset_job(
     "features",
@@ -13,13 +14,13 @@ FEATURES = dg.define_asset_job(
 TRAIN = dg.define_asset_job(
     "train",
     dg.AssetSelection.assets(*CHAIN[len(FEATURE_STAGES) :]),
-    description="Train, evaluate and register on the features that are there.",
+    description="Train, evaluate, register and decide, on the features that are there.",
 )
 
 EVERYTHING = dg.define_asset_job(
     "everything",
     dg.AssetSelection.assets(*CHAIN),
-    description="The whole chain, from videos to a registered model.",
+    description="The whole chain, from videos to the decision on a registered model.",
 )
 
 SCORE = dg.define_asset_job(
@@ -28,4 +29,4 @@ SCORE = dg.define_asset_job(
     description="Score the videos that are there, labelled or not, with the champion.",
 )
 
-JOBS = (FEATURES, TRAIN, EVERYTHING, SCORE)
+JOBS = (FEATURES, TRAIN, EVERYTHING, SCORE, rollback)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from assets.workspace import files
 from assets.workspace.project import CHAIN, Dataset
 from assets.workspace.tracking import CHALLENGER, registered_name
+
+if TYPE_CHECKING:
+    from assets.promotion.decision import Decision
 
 
 def summary(dataset: Dataset, model: str, seconds: float) -> str:
@@ -40,6 +45,21 @@ def summary(dataset: Dataset, model: str, seconds: float) -> str:
     lines += [f"{name:<24}{text}" for name, text in figures.items()]
     lines += ["", *_next_steps(dataset)]
     return "\n".join(lines)
+
+
+def decision_summary(decision: Decision) -> str:
+    """A decision on a model's version, with all that it rests on."""
+    marks = {True: "met", False: "NOT MET", None: "-"}
+    against = f"version {decision.champion}" if decision.champion else "no champion"
+    return "\n".join(
+        [
+            f"{decision.name} version {decision.version} against {against}: {decision.outcome}, "
+            f"by {decision.by} on {decision.moment}",
+            *(f"  {reason}" for reason in decision.reasons),
+            "",
+            *(f"{marks[c.passed]:<9}{c.name}: {c.says}" for c in decision.conditions),
+        ]
+    )
 
 
 def _figures(dataset: Dataset) -> dict[str, str]:

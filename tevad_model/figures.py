@@ -279,6 +279,41 @@ def reliability(
     return _png(figure)
 
 
+def interval(
+    value: float, ends: tuple[float, float], *, limit: float, label: str, title: str = ""
+) -> bytes:
+    """A figure with its interval, beside the limit that its lower end has to be above.
+
+    Args:
+        value: the figure.
+        ends: of its interval.
+        limit: to be above.
+        label: what the figure is.
+        title: of the picture.
+    """
+    low, high = ends
+    figure = _figure(width=7.2, height=1.7, title=title)
+    axes = _axes(figure.subplots(), x=label)
+    axes.axvline(limit, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
+    colour = NORMAL if low > limit else ABNORMAL
+    axes.plot([low, high], [0, 0], color=colour, linewidth=2.5, solid_capstyle="butt")
+    axes.plot([low, high], [0, 0], "|", color=colour, markersize=12, markeredgewidth=1.5)
+    axes.plot([value], [0], "o", color=colour, markersize=7)
+    axes.annotate(
+        f"{value:+.4f}  [{low:+.4f}, {high:+.4f}]",
+        (value, 0),
+        xytext=(0, 10),
+        textcoords="offset points",
+        ha="center",
+        fontsize=_SMALL,
+        color=INK,
+    )
+    margin = 0.15 * max(high, limit) - 0.15 * min(low, limit) or 0.01
+    axes.set(ylim=(-1, 1.4), yticks=[], xlim=(min(low, limit) - margin, max(high, limit) + margin))
+    axes.spines["left"].set_visible(False)
+    return _png(figure)
+
+
 def score_timelines(
     videos: Sequence[ScoredVideo], *, threshold: float | None = None, title: str = ""
 ) -> bytes:

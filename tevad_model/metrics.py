@@ -416,13 +416,8 @@ def bootstrap_frame_auc(
     Raises:
         InputError: if no draw has both classes.
     """
-    videos = sorted(truth)
-    draws = np.random.default_rng(seed).multinomial(
-        len(videos), np.full(len(videos), 1 / len(videos)), size=resamples
-    )
-    aucs = np.mean(
-        [_aucs_of_draws(_join(scores, truth), draws) for scores in scores_by_seed], axis=0
-    )
+    draws = _draws(len(truth), resamples, seed)
+    aucs = np.mean([_wins(scores, truth).aucs(draws) for scores in scores_by_seed], axis=0)
     aucs = aucs[np.isfinite(aucs)]
     if not aucs.size:
         raise InputError("bootstrap: no draw of videos has normal and abnormal frames; add events")
@@ -430,34 +425,179 @@ def bootstrap_frame_auc(
     return float(low), float(high)
 
 
-def _aucs_of_draws(frames: Mapping[str, _Frames], draws: npt.NDArray[np.int64]) -> FloatArray:
-    """Frame AUC of every draw, NaN without both classes: draws (R, videos) to (R,).
+@dataclass(frozen=True)
+class PairedDifference:
+    """Two models' frame AUC on the same videos, and what chance alone explains of the difference.
 
-    The area is half the normal frames of equal score plus all those below, summed over abnormal
-    frames (Mann and Whitney), with each frame counted as often as its video was drawn.
+    Attributes:
+        challenger: its AUC.
+        champion: its AUC.
+        low: lower end of the one-sided interval of challenger less champion.
+        high: upper end of the one to the other side.
+        chance: how often models that are alike differ by as much, challenger over champion: the
+            p-value of the sign-flip test.
+        videos: how many there are.
     """
-    rows = [
-        (value, is_abnormal, video, count)
-        for video, of_video in enumerate(frames.values())
-        for is_abnormal in (False, True)
-        for value, count in zip(
-            *np.unique(of_video.scores[of_video.abnormal == is_abnormal], return_counts=True),
-            strict=True,
-        )
-    ]
-    value, is_abnormal, video, count = (
-        np.array(column) for column in zip(*sorted(rows), strict=True)
+
+    challenger: float
+    champion: float
+    low: float
+    high: float
+    chance: float
+    videos: int
+
+    @property
+    def difference(self) -> float:
+        """By how much the challenger's AUC is above the champion's."""
+        return self.challenger - self.champion
+
+
+def paired_auc_difference(
+    challenger: FrameScores,
+    champion: FrameScores,
+    truth: Mapping[str, GroundTruth],
+    *,
+    confidence: float = 0.975,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> PairedDifference:
+    """Whether a model's frame AUC is above another's, or only looks so on these videos.
+
+    Frames of a video stand or fall together, so videos are what is drawn, and the same for both
+    models: what makes a video hard for both cancels.
+
+    The interval is the paired percentile bootstrap's (Efron and Tibshirani, 1993, chapter 13). Where
+    videos are few it is too narrow, and so is a studentised one. Beside it stands the sign-flip test
+    (Fisher, 1935): were the models alike, each video's scores might as well be the other's. It is
+    exact for any number of videos. Scores become ranks for it, over all frames of a model, which
+    leaves its AUC as it is and lets the scores of two models stand side by side.
+
+    Args:
+        challenger: frame scores by video.
+        champion: those of the other model, of the same videos.
+        truth: of the same videos, all marked.
+        confidence: of each one-sided interval.
+        resamples: draws of videos, and flips where there are more of them than that.
+        seed: of the draws and flips.
+
+    Raises:
+        MismatchError, InputError: as :func:`evaluate`; an InputError, too, if no AUC is defined.
+    """
+    ours, theirs = _join(challenger, truth), _join(champion, truth)
+    first, second = _wins(challenger, truth), _wins(champion, truth)
+    draws = _draws(len(truth), resamples, seed)
+    differences = first.aucs(draws) - second.aucs(draws)
+    differences = differences[np.isfinite(differences)]
+    whole = np.ones((1, len(truth)), dtype=np.int64)
+    [auc], [other] = first.aucs(whole), second.aucs(whole)
+    if not differences.size or not np.isfinite(auc):
+        raise InputError("comparing models: there are no normal or no abnormal frames; add events")
+    low, high = np.quantile(differences, [1 - confidence, confidence])
+    chance = _sign_flip(_ranked(ours), _ranked(theirs), resamples, seed)
+    return PairedDifference(float(auc), float(other), float(low), float(high), chance, len(truth))
+
+
+def _ranked(frames: Mapping[str, _Frames]) -> dict[str, _Frames]:
+    """Each frame's score as its rank among all frames, ties sharing theirs."""
+    pooled = np.concatenate([video.scores for video in frames.values()])
+    _, places, counts = np.unique(pooled, return_inverse=True, return_counts=True)
+    ranks = (counts.cumsum() - counts / 2)[places]
+    parts = np.split(ranks, np.cumsum([len(video.scores) for video in frames.values()])[:-1])
+    return {
+        name: _Frames(part, video.abnormal)
+        for (name, video), part in zip(frames.items(), parts, strict=True)
+    }
+
+
+def _sign_flip(
+    ours: Mapping[str, _Frames], theirs: Mapping[str, _Frames], flips: int, seed: int
+) -> float:
+    """The share of exchanges of two models' videos that favour the first as much as none does.
+
+    All exchanges where they are at most ``flips``, else as many at random and none itself.
+    """
+    videos = len(ours)
+    if 2**videos <= flips:
+        kept = np.arange(2**videos)[:, None] >> np.arange(videos) & 1
+    else:
+        kept = np.random.default_rng(seed).integers(0, 2, (flips, videos))
+        kept[0] = 1
+    pairs = {
+        (row, column): _Wins.between(abnormal, normal).pairs
+        for row, abnormal in enumerate((theirs, ours))
+        for column, normal in enumerate((theirs, ours))
+    }
+
+    def won(kept: npt.NDArray[np.int64]) -> FloatArray:
+        """Pairs won by the model that is the first one on some videos, the second on the others."""
+        shares = (1 - kept, kept)
+        parts = [((shares[i] @ each) * shares[j]).sum(axis=1) for (i, j), each in pairs.items()]
+        total: FloatArray = np.sum(parts, axis=0)
+        return total
+
+    gains = won(kept) - won(1 - kept)
+    none = np.ones((1, videos), dtype=np.int64)
+    [gain] = won(none) - won(1 - none)
+    tolerance = 1e-9 * max(abs(gain), 1.0)  # sums of the same halves in another order
+    return float(np.mean(gains >= gain - tolerance))
+
+
+def _wins(scores: FrameScores, truth: Mapping[str, GroundTruth]) -> _Wins:
+    frames = _join(scores, truth)
+    return _Wins.between(frames, frames)
+
+
+def _draws(videos: int, resamples: int, seed: int) -> npt.NDArray[np.int64]:
+    """How often each resample draws each video: (R, videos)."""
+    return np.random.default_rng(seed).multinomial(
+        videos, np.full(videos, 1 / videos), size=resamples
     )
-    ties = np.flatnonzero(np.diff(value, prepend=-np.inf))
-    aucs = []
-    for draw in draws:
-        weights = draw[video] * count
-        normal = np.add.reduceat(np.where(is_abnormal, 0, weights), ties)
-        abnormal = np.add.reduceat(np.where(is_abnormal, weights, 0), ties)
-        wins = abnormal @ (normal.cumsum() - normal / 2)
-        pairs = float(normal.sum()) * float(abnormal.sum())
-        aucs.append(wins / pairs if pairs else np.nan)
-    return np.array(aucs)
+
+
+@dataclass(frozen=True)
+class _Wins:
+    """The AUC as a function of how often each video counts.
+
+    The area is the share of pairs of an abnormal and a normal frame in which the abnormal one
+    scores higher, a tie being half (Mann and Whitney). Counted once for each pair of videos, it is
+    a quotient of forms in the videos' weights w: wᵀMw / (wᵀa · wᵀn).
+
+    Attributes:
+        pairs: M, (videos, videos): pairs of the row's abnormal and the column's normal frames.
+        abnormal: a, (videos,) frames.
+        normal: n, (videos,) frames.
+    """
+
+    pairs: FloatArray
+    abnormal: FloatArray
+    normal: FloatArray
+
+    @classmethod
+    def between(cls, rows: Mapping[str, _Frames], columns: Mapping[str, _Frames]) -> _Wins:
+        """Count those of one model's abnormal frames over another's normal frames."""
+        abnormal = [np.unique(v.scores[v.abnormal], return_counts=True) for v in rows.values()]
+        normal = [np.unique(v.scores[~v.abnormal], return_counts=True) for v in columns.values()]
+        video = np.repeat(np.arange(len(rows)), [len(values) for values, _ in abnormal])
+        values, counts = (np.concatenate(parts) for parts in zip(*abnormal, strict=True))
+        pairs = np.zeros((len(rows), len(columns)))
+        for column, (others, times) in enumerate(normal):
+            below = np.concatenate(([0], times.cumsum()))
+            least, most = (np.searchsorted(others, values, side) for side in ("left", "right"))
+            won = counts * (below[least] + below[most]) / 2
+            pairs[:, column] = np.bincount(video, won, minlength=len(rows))
+        return cls(
+            pairs,
+            np.array([times.sum() for _, times in abnormal], dtype=np.float64),
+            np.array([times.sum() for _, times in normal], dtype=np.float64),
+        )
+
+    def aucs(self, draws: npt.NDArray[np.int64]) -> FloatArray:
+        """Frame AUC of every draw, NaN without both classes: draws (R, videos) to (R,)."""
+        pairs = (draws @ self.abnormal) * (draws @ self.normal)
+        won = ((draws @ self.pairs) * draws).sum(axis=1)
+        aucs = np.full(len(draws), np.nan)
+        np.divide(won, pairs, out=aucs, where=pairs > 0)
+        return aucs
 
 
 @dataclass(frozen=True)

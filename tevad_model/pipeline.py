@@ -188,7 +188,7 @@ class Pipeline:
     @property
     def takes(self) -> tuple[str, ...]:
         """The ready-made parts that must come with a video."""
-        return tuple(part for kind, part in _READY_MADE.items() if kind in self.ready_made)
+        return _taken(self.ready_made)
 
     @classmethod
     def load(cls, folder: Path, cache: Path) -> Self:
@@ -411,6 +411,21 @@ def write(
     with replacing(folder / PIPELINE_FILE) as temporary:
         text = json.dumps(content, indent=2, sort_keys=True)
         temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def ready_made_kinds(folder: Path) -> tuple[str, ...]:
+    """What a pipeline's folder says it takes besides videos (:attr:`Pipeline.takes`).
+
+    Raises:
+        InputError: as :meth:`Pipeline.load`.
+    """
+    cards, _ = _read(folder / PIPELINE_FILE)
+    return _taken(kind for kind, card in cards.items() if card.is_ready_made)
+
+
+def _taken(ready_made: Iterable[str]) -> tuple[str, ...]:
+    kinds = set(ready_made)
+    return tuple(part for kind, part in _READY_MADE.items() if kind in kinds)
 
 
 def _read(path: Path) -> tuple[dict[str, EncoderCard], int | None]:

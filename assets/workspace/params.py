@@ -291,7 +291,7 @@ class Params(StageParams):
                 f"{', '.join(sorted(self.presets)) or 'no presets'}"
             )
         merged = _merge(base, self.presets[preset])
-        return _validated(StageParams, merged, f"{FILE_NAME} with presets.{preset}")
+        return validated(StageParams, merged, f"{FILE_NAME} with presets.{preset}")
 
 
 def load_params(root: Path) -> Params:
@@ -307,7 +307,7 @@ def load_params(root: Path) -> Params:
         raise InputError(f"{path}: not there; run inside a project that has one") from None
     except YAMLError as error:
         raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
-    return _validated(Params, data or {}, str(path))
+    return validated(Params, data or {}, str(path))
 
 
 def write_dataset(root: Path, name: str, entry: DatasetParams) -> None:
@@ -367,7 +367,12 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _validated(model: type[_Model], data: object, source: str) -> _Model:
+def validated(model: type[_Model], data: object, source: str) -> _Model:
+    """Data of a file, checked by its schema.
+
+    Raises:
+        InputError: naming the file, and each key with what is wrong with its value.
+    """
     try:
         return model.model_validate(data)
     except ValidationError as error:

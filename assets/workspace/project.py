@@ -36,7 +36,7 @@ STAGES = (
 FEATURE_STAGES = STAGES[: STAGES.index("tevad_model")]
 """Those before training."""
 
-CHAIN = (*STAGES, "registered_model")
+CHAIN = (*STAGES, "registered_model", "promotion_decision")
 """All of the chain."""
 
 

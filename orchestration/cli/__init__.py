@@ -14,6 +14,7 @@ from orchestration.cli.chain import ablate, demo, run, stage, sync
 from orchestration.cli.datasets import dataset
 from orchestration.cli.encoders import encoders
 from orchestration.cli.models import lineage, score
+from orchestration.cli.promotion import promote, rollback
 from orchestration.cli.servers import up
 from orchestration.cli.storage import storage
 
@@ -36,5 +37,19 @@ def _is_a_warning_of_others(record: logging.LogRecord) -> bool:
     return not record.name.startswith("tevad") and record.levelno >= logging.WARNING
 
 
-for _command in (ablate, dataset, demo, encoders, lineage, run, score, stage, storage, sync, up):
+for _command in (
+    ablate,
+    dataset,
+    demo,
+    encoders,
+    lineage,
+    promote,
+    rollback,
+    run,
+    score,
+    stage,
+    storage,
+    sync,
+    up,
+):
     main.add_command(_command)

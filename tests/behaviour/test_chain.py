@@ -16,6 +16,7 @@ from dvc.repo import Repo
 from projects import TrainedProject, digests
 
 from assets.checks import ALL_CHECKS
+from assets.promotion.decision import last_decision
 from assets.raw_videos import read_raw_videos, video_path
 from assets.registered_model import CHALLENGER
 from assets.tevad_model import find_training_run
@@ -61,9 +62,12 @@ def test_every_asset_is_materialized(trained: TrainedProject) -> None:
             spec.key.to_user_string(): latest_version(instance, spec.key, trained.dataset.name)
             for spec in SPECS
         }
+    decision = last_decision(trained.dataset, trained.tracking)
+    assert decision is not None
     assert found == {
         **{stage: versions.current(trained.dataset, stage) for stage in STAGES},
         "registered_model": trained.outcome.model,
+        "promotion_decision": f"{decision.key}/{decision.outcome}",
     }
 
 

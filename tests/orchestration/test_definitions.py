@@ -27,6 +27,7 @@ ASSET_GRAPH = {
         {"raw_videos", "snippet_features", "captions", "caption_embeddings", "tevad_model"},
     ),
     "registered_model": ("model", {"tevad_model", "evaluation_metrics"}),
+    "promotion_decision": ("model", {"evaluation_metrics", "registered_model"}),
     "scored_videos": (
         "serving",
         {"raw_videos", "snippet_features", "captions", "caption_embeddings", "registered_model"},
@@ -81,9 +82,10 @@ JOBS = {
         "sentence_encoder",
         "caption_embeddings",
     },
-    "train": {"tevad_model", "evaluation_metrics", "registered_model"},
+    "train": {"tevad_model", "evaluation_metrics", "registered_model", "promotion_decision"},
     "everything": set(CHAIN),
     "score": {"scored_videos"},
+    "rollback": set(),
 }
 SENSORS = {
     "arrivals": dg.DefaultSensorStatus.RUNNING,
@@ -153,7 +155,7 @@ def test_the_sensors(defs: dg.Definitions) -> None:
 
 
 def test_the_chain_is_in_order_and_has_a_folder_a_stage() -> None:
-    assert (*STAGES, "registered_model") == CHAIN
+    assert (*STAGES, "registered_model", "promotion_decision") == CHAIN
     for index, name in enumerate(CHAIN):
         assert ASSET_GRAPH[name][1] <= set(CHAIN[:index])
 

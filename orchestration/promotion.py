@@ -1,0 +1,54 @@
+"""What Dagster has of promotion besides the asset: the rollback job, and news of what was done
+without it.
+"""
+
+import dagster as dg
+
+from assets.promotion.champion import champion_version
+from assets.promotion.decision import STAGE
+from assets.promotion.rollback import rollback as roll_back
+from assets.workspace.face import RESOURCE, ProjectAccess, explained
+from assets.workspace.project import Dataset
+from assets.workspace.tracking import Tracking, registered_name
+
+
+class RollbackConfig(dg.Config):
+    """What to roll back, and what is said of it."""
+
+    dataset: str
+    by: str = "somebody in Dagster"
+    reason: str = "no reason given"
+    force: bool = False
+
+
+@dg.op(required_resource_keys={RESOURCE})
+def roll_champion_back(context: dg.OpExecutionContext, config: RollbackConfig) -> None:
+    """Make the champion before the present one champion again."""
+    access: ProjectAccess = getattr(context.resources, RESOURCE)
+    dataset, tracking = access.dataset(config.dataset), access.tracking()
+    with explained():
+        move = roll_back(dataset, tracking, by=config.by, reason=config.reason, force=config.force)
+    context.log_event(observation(dataset, tracking, f"rolled back by {move.by}: {move.why}"))
+
+
+@dg.job(description="The alias champion goes back to the version before. Config: the dataset.")
+def rollback() -> None:
+    """Roll a champion back."""
+    roll_champion_back()
+
+
+def observation(dataset: Dataset, tracking: Tracking, what: str) -> dg.AssetObservation:
+    """Who is champion now, for the page of the asset that decides it."""
+    champion = champion_version(tracking, registered_name(dataset.name))
+    return dg.AssetObservation(
+        asset_key=STAGE,
+        partition=dataset.name,
+        description=what,
+        metadata={"champion": champion or "none", "what": what},
+    )
+
+
+def tell_dagster(dataset: Dataset, tracking: Tracking, what: str) -> None:
+    """Show what was done on the command line at the asset's page, too."""
+    with dg.DagsterInstance.get() as instance:
+        instance.report_runless_asset_event(observation(dataset, tracking, what))
