@@ -61,7 +61,7 @@ def enter_project(root: Path, encoder_cache: Path, patch: pytest.MonkeyPatch) ->
     patch.setenv("TEVAD_PROJECT", str(root))
     patch.setenv("TEVAD_CACHE", str(encoder_cache))
     patch.setenv("DAGSTER_HOME", str(root / ".tevad" / "dagster"))
-    for setting in ("MLFLOW_TRACKING_URI", "TEVAD_DATABASE_URL"):
+    for setting in ("MLFLOW_TRACKING_URI", "TEVAD_DATABASE_URL", "TEVAD_STORAGE"):
         patch.delenv(setting, raising=False)
     use_project(Project.at(root))
     return root

@@ -27,6 +27,7 @@ class S3Server:
         default_factory=lambda: dict(zip(_SERVERS, free_ports(len(_SERVERS)), strict=True))
     )
     process: subprocess.Popen[bytes] | None = None
+    _client: Any = None
 
     @property
     def address(self) -> str:
@@ -43,15 +44,18 @@ class S3Server:
         }
 
     def client(self) -> Any:
+        """One for all who ask: making a client takes longer than what most ask it for."""
         import boto3
 
-        return boto3.Session().client(
-            "s3",
-            endpoint_url=self.address,
-            aws_access_key_id=ACCESS_KEY,
-            aws_secret_access_key=SECRET_KEY,
-            region_name=REGION,
-        )
+        if self._client is None:
+            self._client = boto3.Session().client(
+                "s3",
+                endpoint_url=self.address,
+                aws_access_key_id=ACCESS_KEY,
+                aws_secret_access_key=SECRET_KEY,
+                region_name=REGION,
+            )
+        return self._client
 
     def new_bucket(self) -> str:
         """Make a bucket of the caller's own and return its name."""

@@ -15,6 +15,11 @@ from tevad_model.errors import InputError, SourceRefusedError, SourceUnreachable
 
 SCHEME = "s3://"
 
+
+class MissingObjectError(SourceRefusedError):
+    """The bucket answers, and has no such object."""
+
+
 CONNECT_SECONDS = 5
 """How long a server may take to take a connection."""
 
@@ -28,6 +33,8 @@ _REFUSALS = {
     "InvalidAccessKeyId": "no such access key; check AWS_ACCESS_KEY_ID",
     "SignatureDoesNotMatch": "the secret does not fit the access key; check AWS_SECRET_ACCESS_KEY",
     "AccessDenied": "the credentials do not allow it; docs/storage.md lists the rights it needs",
+    "403": "the credentials are wrong or do not allow it; check AWS_ACCESS_KEY_ID, "
+    "AWS_SECRET_ACCESS_KEY and the rights that docs/storage.md lists",
     "AllAccessDisabled": "the bucket is closed to everybody; ask its owner",
     "ExpiredToken": "the session has expired; renew AWS_SESSION_TOKEN",
     "InvalidToken": "the session is not valid; renew AWS_SESSION_TOKEN",
@@ -100,6 +107,8 @@ def client() -> Any:
         connect_timeout=CONNECT_SECONDS,
         read_timeout=READ_SECONDS,
         retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
+        # Checksums are compared when all of an object is there, whoever sent which part of it.
+        response_checksum_validation="when_required",
     )
     with told("S3"):
         # A session of its own: the default one keeps the first credentials it saw.
@@ -154,6 +163,10 @@ def _of_answer(address: str, error: Any) -> SourceUnreachableError:
     code = code_of(error)
     status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     said = error.response.get("Error", {}).get("Message", "")
+    if code in ("NoSuchKey", "404"):
+        return MissingObjectError(f"{address}: no such object")
+    if code in ("PreconditionFailed", "412"):
+        return SourceUnreachableError(f"{address}: changed while it was fetched; run again")
     if code in _REFUSALS:
         return SourceRefusedError(f"{address}: {_REFUSALS[code]} ({code})")
     if status >= 500 or code in _PASSING:

@@ -1,7 +1,8 @@
 """Where a dataset's videos come from: a local folder or an S3 prefix, seen the same way.
 
 A source lists its files with a version that changes when the file does (modification time, or the
-bucket's ETag), and fetches one to a local path. It judges nothing of what is in them.
+bucket's ETag), and fetches one to a local path. It judges nothing of what is in them. S3 is in a
+file of its own (:mod:`assets.workspace.s3_source`).
 """
 
 from __future__ import annotations
@@ -10,12 +11,15 @@ import os
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
+from assets.workspace.s3 import SCHEME
 from tevad_model.atomic import replacing
 from tevad_model.errors import InputError, SourceUnreachableError, VideoError
+
+if TYPE_CHECKING:
+    from assets.workspace.s3_source import S3Source
 
 
 @dataclass(frozen=True)
@@ -54,8 +58,8 @@ def open_source(address: str, root: Path) -> Source:
         SourceUnreachableError: if there is no folder at the address.
         InputError: if the address is none.
     """
-    if address.startswith("s3://"):
-        return S3Source(address)
+    if address.startswith(SCHEME):
+        return _in_bucket(address)
     folder = root / Path(address).expanduser()
     if not folder.is_dir():
         raise SourceUnreachableError(
@@ -71,9 +75,9 @@ def read_file(address: str, root: Path) -> str:
         SourceUnreachableError: if it is not there.
         InputError: if it is not text.
     """
-    if address.startswith("s3://"):
+    if address.startswith(SCHEME):
         folder, _, name = address.rpartition("/")
-        return S3Source(folder).read_text(name)
+        return _in_bucket(folder).read_text(name)
     path = root / Path(address).expanduser()
     if not path.is_file():
         raise SourceUnreachableError(f"{path}: no such file")
@@ -87,12 +91,18 @@ def file_at(address: str, root: Path) -> SourceFile:
         SourceUnreachableError: if it is not there.
     """
     folder, _, name = address.rpartition("/")
-    if address.startswith("s3://"):
-        return S3Source(folder).file(name)
+    if address.startswith(SCHEME):
+        return _in_bucket(folder).file(name)
     path = root / Path(address).expanduser()
     if not path.is_file():
         raise SourceUnreachableError(f"{path}: no such file")
     return _local_file(path, path.parent)
+
+
+def _in_bucket(address: str) -> S3Source:
+    from assets.workspace.s3_source import S3Source  # which itself imports from here
+
+    return S3Source(address)
 
 
 @dataclass(frozen=True)
@@ -113,7 +123,7 @@ class LocalSource:
 
     def read_text(self, path: str) -> str:
         """Read a text file of the folder."""
-        return _decode((self.folder / path).read_bytes(), str(self.folder / path))
+        return decode((self.folder / path).read_bytes(), str(self.folder / path))
 
     def fetch(self, path: str, to: Path) -> None:
         """Copy the file, or for a frame folder its pictures."""
@@ -145,111 +155,6 @@ def _local_file(path: Path, folder: Path) -> SourceFile:
     return SourceFile(relative, stat.st_size, str(stat.st_mtime_ns))
 
 
-class S3Source:
-    """A prefix of an S3 bucket. Credentials and endpoint come from the usual AWS chain."""
-
-    def __init__(self, address: str) -> None:
-        bucket, _, prefix = address.removeprefix("s3://").partition("/")
-        if not bucket:
-            raise InputError(f"{address}: no bucket; write s3://bucket/prefix")
-        self.address = address
-        self.bucket = bucket
-        self.prefix = prefix.rstrip("/") + "/" if prefix.strip("/") else ""
-
-    def files(self) -> list[SourceFile]:
-        """Every object below the prefix.
-
-        Raises:
-            SourceUnreachableError: if the bucket cannot be listed; the message says why.
-        """
-        from botocore.exceptions import BotoCoreError, ClientError
-
-        found: list[SourceFile] = []
-        try:
-            pages = self._client.get_paginator("list_objects_v2")
-            for page in pages.paginate(Bucket=self.bucket, Prefix=self.prefix):
-                found.extend(self._file(entry) for entry in page.get("Contents", ()))
-        except (BotoCoreError, ClientError) as error:
-            raise SourceUnreachableError(
-                f"{self.address}: cannot be listed: {error}; check the bucket's name, "
-                "AWS_ENDPOINT_URL and the AWS credentials"
-            ) from None
-        return sorted((f for f in found if f.path), key=lambda file: file.path)
-
-    def file(self, path: str) -> SourceFile:
-        """One object, by what the bucket says of it.
-
-        Raises:
-            SourceUnreachableError: if it is not there.
-        """
-        from botocore.exceptions import BotoCoreError, ClientError
-
-        try:
-            head = self._client.head_object(Bucket=self.bucket, Key=self.prefix + path)
-        except (BotoCoreError, ClientError) as error:
-            raise SourceUnreachableError(f"{self.address}/{path}: {error}") from None
-        return SourceFile(path, int(head["ContentLength"]), head["ETag"].strip('"'))
-
-    def read_text(self, path: str) -> str:
-        """Read a text object.
-
-        Raises:
-            SourceUnreachableError: if it cannot be read.
-        """
-        from botocore.exceptions import BotoCoreError, ClientError
-
-        name = f"{self.address}/{path}"
-        try:
-            body = self._client.get_object(Bucket=self.bucket, Key=self.prefix + path)["Body"]
-            return _decode(body.read(), name)
-        except (BotoCoreError, ClientError) as error:
-            raise SourceUnreachableError(f"{name}: cannot be read: {error}") from None
-
-    def fetch(self, path: str, to: Path) -> None:
-        """Download an object to a temporary name, then rename it; a frame folder picture by picture."""
-        from botocore.exceptions import BotoCoreError, ClientError
-
-        try:
-            if pictures := self._below(path):
-                for key in pictures:
-                    name = PurePosixPath(key).name
-                    self._download(key, to / name)
-            else:
-                self._download(self.prefix + path, to)
-        except ClientError as error:
-            if error.response.get("Error", {}).get("Code") in {"404", "NoSuchKey"}:
-                raise VideoError(
-                    f"{path}: listed, but not in {self.address}; add it or drop its row"
-                ) from None
-            raise SourceUnreachableError(f"{self.address}/{path}: {error}") from None
-        except BotoCoreError as error:
-            raise SourceUnreachableError(f"{self.address}/{path}: {error}") from None
-
-    def _download(self, key: str, to: Path) -> None:
-        with replacing(to) as temporary:
-            self._client.download_file(self.bucket, key, str(temporary))
-
-    def _below(self, path: str) -> list[str]:
-        pages = self._client.get_paginator("list_objects_v2")
-        prefix = self.prefix + path + "/"
-        return [
-            entry["Key"]
-            for page in pages.paginate(Bucket=self.bucket, Prefix=prefix)
-            for entry in page.get("Contents", ())
-        ]
-
-    def _file(self, entry: dict[str, Any]) -> SourceFile:
-        path = entry["Key"].removeprefix(self.prefix)
-        return SourceFile(path, int(entry["Size"]), entry["ETag"].strip('"'))
-
-    @cached_property
-    def _client(self) -> Any:
-        import boto3
-
-        # A session of its own: the default one keeps the first credentials it saw.
-        return boto3.Session().client("s3")
-
-
 def versions(source_files: Iterable[SourceFile]) -> dict[str, SourceFile]:
     """The files by path; a frame folder as one entry whose version is that of all its pictures."""
     import hashlib
@@ -266,7 +171,12 @@ def versions(source_files: Iterable[SourceFile]) -> dict[str, SourceFile]:
     return by_path
 
 
-def _decode(content: bytes, name: str) -> str:
+def decode(content: bytes, name: str) -> str:
+    """The text of a file of a source.
+
+    Raises:
+        InputError: if it is none; it is named.
+    """
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError:

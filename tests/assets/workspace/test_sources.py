@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from s3_server import S3Server
 
-from assets.workspace.sources import LocalSource, S3Source, Source, open_source, versions
+from assets.workspace.s3_source import S3Source
+from assets.workspace.sources import LocalSource, Source, open_source, versions
 from tevad_model.errors import InputError, VideoError
 
 
@@ -110,13 +111,13 @@ def test_wrong_credentials_are_told_without_telling_them(
     s3: S3Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-the-secret")
-    with pytest.raises(InputError, match="cannot be listed") as error:
+    with pytest.raises(InputError, match="check AWS_SECRET_ACCESS_KEY") as error:
         S3Source(s3.address).files()
     assert "not-the-secret" not in str(error.value)
 
 
 def test_a_missing_bucket_is_named(s3: S3Source, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="s3://no-such-bucket/x: cannot be listed"):
+    with pytest.raises(InputError, match="s3://no-such-bucket/x: listing: no such bucket"):
         open_source("s3://no-such-bucket/x", tmp_path).files()
 
 
