@@ -76,7 +76,7 @@ def ablate(
     Raises:
         InputError: if the features of a modality are not there, or no test video.
     """
-    with dataset.held():
+    with dataset.held(), tracking.answering():
         base = dataset.params.tevad_model
         params = {
             name: TrainingParams.model_validate(

@@ -85,10 +85,11 @@ def evaluate(dataset: Dataset, tracking: Tracking) -> StageReport:
     """Evaluate the models that lie there.
 
     Raises:
-        InputError: if there is no model of the inputs that lie there, or no test video.
+        InputError: if there is no model of the inputs that lie there, no test video, or MLflow is
+            lost.
         MismatchError: if the features are not those the models were trained on.
     """
-    with dataset.held():
+    with dataset.held(), tracking.answering():
         return _evaluate(dataset, tracking)
 
 

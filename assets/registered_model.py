@@ -120,11 +120,11 @@ def register_model(dataset: Dataset, tracking: Tracking) -> Registration:
         tracking: where its training run is, and where the version goes.
 
     Raises:
-        InputError: if there is no trained model, or no run of it.
+        InputError: if there is no trained model, no run of it, or MLflow is lost.
         MismatchError: if the encoders installed here are not those of the training.
         VideoError: if the model cannot score its own example clip.
     """
-    with dataset.held():
+    with dataset.held(), tracking.answering():
         return _register(dataset, tracking)
 
 

@@ -164,9 +164,10 @@ def train_tevad_model(dataset: Dataset, tracking: Tracking, tags: dict[str, str]
         tags: further tags for the run, such as who called.
 
     Raises:
-        InputError: if a stage before it has not run, a class is missing, or training diverges.
+        InputError: if a stage before it has not run, a class is missing, training diverges, or
+            MLflow is lost.
     """
-    with dataset.held():
+    with dataset.held(), tracking.answering():
         return _train(dataset, tracking, tags)
 
 

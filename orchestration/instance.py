@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from assets.workspace.database import SCHEME, Database, losses_named
 from assets.workspace.project import Project
 from tevad_model.atomic import replacing
+from tevad_model.errors import InputError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -77,8 +78,22 @@ def open_instance() -> Iterator[dg.DagsterInstance]:
     database = Database.of_environment()
     if database is not None:
         database.prepare("dagster")
-    with losses_named(database), dg.DagsterInstance.get() as instance:
+    losses = losses_named(database) if database else _losses_of_sqlite_named()
+    with losses, dg.DagsterInstance.get() as instance:
         yield instance
+
+
+@contextmanager
+def _losses_of_sqlite_named() -> Iterator[None]:
+    from sqlalchemy.exc import DBAPIError
+
+    try:
+        yield
+    except DBAPIError as error:
+        raise InputError(
+            f"Dagster's state in {os.environ['DAGSTER_HOME']}: {error.orig}; see that no other "
+            "program holds it and that there is room, and run again: what was made is kept"
+        ) from None
 
 
 def _write_settings(path: Path, database: Database | None) -> None:

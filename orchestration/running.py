@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 # itself what went wrong.
 _QUIET_CONSOLE = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
-_PROCESS = "tevad.process"
-"""The tag of a run that says which process of which machine it is in."""
+_WORKSPACE = "tevad.workspace"
+"""The tag of a run that says which machine and project it is from."""
+
+_UNFINISHED = ("NOT_STARTED", "STARTING", "STARTED", "CANCELING")
 
 
 @dataclass(frozen=True)
@@ -33,12 +35,14 @@ class RunOutcome:
         success: whether every step succeeded and no blocking check failed.
         model: the registered version, such as ``tevad-ped2/3``; empty if it came to none.
         failures: a line for each failed step or check.
+        interrupted: whether somebody told it to stop.
     """
 
     run_id: str
     success: bool
     model: str
     failures: tuple[str, ...]
+    interrupted: bool
 
 
 def use_project(project: Project) -> None:
@@ -86,7 +90,7 @@ def score_job() -> dg.JobDefinition:
 
 
 def run_chain(dataset: Dataset) -> RunOutcome:
-    """Materialize the whole chain for a dataset.
+    """Materialize the whole chain for a dataset; waits for a run of it that goes on.
 
     Raises:
         InputError: if a definition cannot be loaded, the bucket for artifacts does not answer, or a
@@ -111,38 +115,36 @@ def _run(job: Callable[[], dg.JobDefinition], dataset: Dataset) -> RunOutcome:
     from orchestration.agreement import add_partitions
 
     Tracking.of(dataset.project).reach_artifacts()
-    with open_instance() as instance:
+    with dataset.run_held(), open_instance() as instance:
         add_partitions(dataset.project, instance)
-        _end_killed(instance)
+        mine = {"dagster/partition": dataset.name, _WORKSPACE: _workspace(dataset.project)}
+        _end_killed(instance, mine)
         result = dg.execute_job(
             dg.reconstructable(job),
             instance=instance,
             run_config={**_QUIET_CONSOLE, **_in_project(dataset.project)},
-            tags={"dagster/partition": dataset.name, _PROCESS: f"{gethostname()}:{os.getpid()}"},
+            tags=mine,
         )
         failures = (*_failed_steps(result), *_failed_checks(result))
-        return RunOutcome(result.run_id, result.success, _registered(result), failures)
+        return RunOutcome(
+            result.run_id, result.success, _registered(result), failures, _interrupted(result)
+        )
 
 
-def _end_killed(instance: dg.DagsterInstance) -> None:
-    """Let no run whose process was killed seem to go on."""
+def _end_killed(instance: dg.DagsterInstance, tags: dict[str, str]) -> None:
+    """Let no run whose process was killed seem to go on.
+
+    For whoever keeps other runs from the dataset: none with these tags then really goes on.
+    """
     import dagster as dg
 
-    unfinished = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
-    for run in instance.get_runs(dg.RunsFilter(statuses=unfinished)):
-        host, _, process = run.tags.get(_PROCESS, "").rpartition(":")
-        if host == gethostname() and not _is_running(int(process)):
-            instance.report_run_failed(run, "The process was killed; the next run goes on.")
+    statuses = [dg.DagsterRunStatus(status) for status in _UNFINISHED]
+    for run in instance.get_runs(dg.RunsFilter(statuses=statuses, tags=tags)):
+        instance.report_run_failed(run, "The process was killed; the next run goes on.")
 
 
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)  # asks only
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass  # somebody else's
-    return True
+def _workspace(project: Project) -> str:
+    return f"{gethostname()}:{project.root}"
 
 
 def _in_project(project: Project) -> dict[str, Any]:
@@ -189,6 +191,13 @@ def _registered(result: dg.JobExecutionResult) -> str:
         if event.is_step_materialization and event.asset_key == dg.AssetKey("registered_model"):
             return str((event.materialization.tags or {})["dagster/data_version"])
     return ""
+
+
+def _interrupted(result: dg.JobExecutionResult) -> bool:
+    reasons = {
+        event.job_failure_data.failure_reason for event in result.all_events if event.is_job_failure
+    }
+    return any(reason and reason.value == "UNEXPECTED_TERMINATION" for reason in reasons)
 
 
 def _failed_steps(result: dg.JobExecutionResult) -> list[str]:

@@ -46,15 +46,22 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def _temporary(path: Path) -> Path:
+@contextmanager
+def storage_errors_named(path: Path) -> Iterator[None]:
+    """Let what the system says of writing a file come as a StorageError that names it."""
     try:
+        yield
+    except OSError as error:
+        raise _refused(path, error.errno or 0) from error
+
+
+def _temporary(path: Path) -> Path:
+    with storage_errors_named(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(
             prefix=TEMPORARY_PREFIX, suffix=path.suffix, dir=path.parent
         )
         os.close(handle)
-    except OSError as error:
-        raise _refused(path, error.errno or 0) from error
     return Path(name)
 
 

@@ -144,11 +144,8 @@ class Database:
 
 
 @contextmanager
-def losses_named(database: Database | None) -> Iterator[None]:
+def losses_named(database: Database) -> Iterator[None]:
     """Turn what Dagster raises when its database goes into an error that names the database."""
-    if database is None:
-        yield
-        return
     from dagster_postgres.utils import DagsterPostgresException
     from sqlalchemy.exc import DBAPIError
 

@@ -24,12 +24,14 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from assets.workspace.files import replace_text
+from assets.workspace.locks import locked
 from tevad_model.config import TrainingParams, TuningParams
 from tevad_model.dataset import name_problem
 from tevad_model.errors import InputError
 from tevad_model.ready_made import EMBEDDINGS, FEATURES
 
 FILE_NAME = "params.yaml"
+_LOCK = Path(".tevad") / "params.lock"
 DEFAULT_PRESET = "paper"
 """The preset of a dataset that names none; it departs in nothing."""
 
@@ -338,14 +340,16 @@ def remove_dataset(root: Path, name: str) -> None:
 
 @contextmanager
 def _edited(root: Path) -> Iterator[Any]:
+    """The file's content, to be changed; nobody else changes it meanwhile."""
     yaml = YAML()
     yaml.preserve_quotes = True
     yaml.width = 4096
     path = root / FILE_NAME
-    data = yaml.load(path)
-    yield data
-    with replace_text(path) as file:
-        yaml.dump(data, file)
+    with locked(root / _LOCK, FILE_NAME):
+        data = yaml.load(path)
+        yield data
+        with replace_text(path) as file:
+            yaml.dump(data, file)
 
 
 def dataset_name_problem(name: str) -> str:

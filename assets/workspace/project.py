@@ -10,7 +10,6 @@ The layout (docs/architecture.md shows it whole)::
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from functools import cached_property
 from pathlib import Path
 
 from assets.workspace import params as params_file
+from assets.workspace.locks import locked
 from assets.workspace.params import DatasetParams, Params, StageParams
 from tevad_model.errors import InputError
 
@@ -144,9 +144,17 @@ class Dataset:
     @contextmanager
     def held(self) -> Iterator[None]:
         """Keep other processes' stages from this dataset; waits for one that runs."""
-        self.work.mkdir(parents=True, exist_ok=True)
-        with (self.work / "lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)  # goes with the process, however it ends
+        with locked(self.work / "lock", self.name):
+            yield
+
+    @contextmanager
+    def run_held(self) -> Iterator[None]:
+        """Keep other runs of the chain from this dataset; waits for one that goes on.
+
+        Not :meth:`held`, which a stage takes and gives back: a stage that `dvc repro` started comes
+        in between, or each of the two would wait for the other's locks.
+        """
+        with locked(self.work / "run.lock", f"run of {self.name}"):
             yield
 
     @property

@@ -105,6 +105,28 @@ class Tracking:
         if self.artifacts and self.artifacts.startswith(s3.SCHEME):
             s3.reach(self.artifacts)
 
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """Say where it is, in a message for the user, if it does not answer or refuses.
+
+        Raises:
+            InputError: if the tracking server or its database is lost, locked or damaged.
+        """
+        from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import DBAPIError
+
+        try:
+            yield
+        except (MlflowException, DBAPIError) as error:
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: Exception) -> InputError:
+        said = " ".join(str(error).partition("[SQL")[0].split())
+        damaged = ", or if it is damaged, move it away" if self.uri.startswith("sqlite:") else ""
+        return InputError(
+            f"MLflow at {self.address}: {said}; once it answers{damaged}, run again: what was made is kept"
+        )
+
     def experiment(self, name: str) -> str:
         """The id of an experiment, made if absent.
 
@@ -124,10 +146,7 @@ class Tracking:
             made_meanwhile = error.error_code == _EXISTS and client.get_experiment_by_name(name)
             if made_meanwhile:
                 return str(made_meanwhile.experiment_id)
-            raise InputError(
-                f"MLflow at {self.address}: {error.message}; once it answers, run again: what was made "
-                "is kept"
-            ) from None
+            raise self._unusable(error) from None
 
     def find_run(self, experiment: str, tags: Mapping[str, str]) -> Run | None:
         """The latest finished run that carries all the tags."""
@@ -149,7 +168,7 @@ class Tracking:
         *,
         parent: RunLog | None = None,
     ) -> Iterator[RunLog]:
-        """Open a run; it ends as FINISHED, or as FAILED if the block raises."""
+        """Open a run; it ends as FINISHED, as FAILED if the block raises, as KILLED on a signal."""
         client = self.client
         all_tags = {
             _NAME: name,
@@ -158,10 +177,13 @@ class Tracking:
             **({_PARENT: parent.run_id} if parent else {}),
         }
         run = client.create_run(self.experiment(experiment), tags=all_tags)
-        status = "FAILED"
+        status = "KILLED"
         try:
             yield RunLog(client, run.info.run_id)
             status = "FINISHED"
+        except Exception:
+            status = "FAILED"
+            raise
         finally:
             client.set_terminated(run.info.run_id, status=status)
 

@@ -7,12 +7,11 @@ or a test ran the stage, and is what Dagster's DataVersion and the tags of an ML
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from assets.workspace.project import STAGES, Dataset, Project
 from tevad_model.errors import InputError
@@ -21,23 +20,29 @@ if TYPE_CHECKING:
     from dvc.repo import Repo
 
 LOCK_FILE = "dvc.lock"
+LOCK_REMEDY = (
+    f"Take it back from git, or remove {LOCK_FILE}: the next run enters again what lies in data/"
+)
 
 
 def commit(dataset: Dataset, stage: str) -> str:
     """Take a stage's output into DVC as it lies there and return its version.
 
-    Waits for DVC's lock. Afterwards ``dvc status`` finds the stage up to date.
+    Waits for DVC's locks. Afterwards ``dvc status`` finds the stage up to date.
 
     Raises:
-        InputError: if ``dvc.yaml`` has no such stage for the dataset, or ``params.yaml`` lacks a
-            key that it names.
+        InputError: if ``dvc.yaml`` has no such stage for the dataset, ``params.yaml`` lacks a key
+            that it names, or ``dvc.lock`` is damaged.
     """
     from dvc.dependency.param import MissingParamsError
     from dvc.parsing import ResolveError
 
-    with _open(dataset.project) as repo:
+    from assets.workspace.dvc_repository import in_turn, opened
+
+    with opened(dataset.project) as repo:
+        target = f"{_pipeline(repo)}:{_address(dataset, stage)}"
         try:
-            repo.commit(target=f"{_pipeline(repo)}:{_address(dataset, stage)}", force=True)
+            in_turn(repo, lambda: repo.commit(target=target, force=True))
         except MissingParamsError as error:
             raise InputError(f"{error} Add them there.") from None
         except ResolveError as error:
@@ -48,18 +53,16 @@ def commit(dataset: Dataset, stage: str) -> str:
 
 def current(dataset: Dataset, stage: str) -> str:
     """The version of a stage's output as it lies there, whether or not DVC has it."""
-    with _open(dataset.project) as repo:
+    from assets.workspace.dvc_repository import opened
+
+    with opened(dataset.project) as repo:
         return _version(repo, dataset, stage)
 
 
 def recorded(project: Project) -> dict[tuple[str, str], str]:
     """The versions ``dvc.lock`` holds, by (stage, dataset)."""
-    path = project.root / LOCK_FILE
-    if not path.is_file():
-        return {}
-    stages = (YAML(typ="safe").load(path) or {}).get("stages", {})
     found = {}
-    for address, entry in stages.items():
+    for address, entry in _locked_stages(project).items():
         stage, _, dataset = address.partition("@")
         if stage not in STAGES or not dataset:
             continue
@@ -68,6 +71,20 @@ def recorded(project: Project) -> dict[tuple[str, str], str]:
             if out["path"] == folder:
                 found[stage, dataset] = str(out["md5"])
     return found
+
+
+def _locked_stages(project: Project) -> dict[str, Any]:
+    """What ``dvc.lock`` has under ``stages``."""
+    path = project.root / LOCK_FILE
+    try:
+        content = YAML(typ="safe").load(path) or {}
+    except FileNotFoundError:
+        return {}
+    except YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: not YAML: {reason}. {LOCK_REMEDY}") from None
+    stages: dict[str, Any] = content.get("stages") or {}
+    return stages
 
 
 def git_state(project: Project) -> dict[str, str]:
@@ -96,19 +113,6 @@ def _git(project: Project, *arguments: str) -> str | None:
     return done.stdout.strip()
 
 
-@contextmanager
-def _open(project: Project) -> Iterator[Repo]:
-    from dvc.exceptions import NotDvcRepoError
-    from dvc.repo import Repo
-
-    try:
-        repo = Repo(str(project.root), _wait_for_lock=True)
-    except NotDvcRepoError:
-        raise InputError(f"{project.root}: not a DVC repository; run `dvc init` there") from None
-    with repo:
-        yield repo
-
-
 def _address(dataset: Dataset, stage: str) -> str:
     return f"{stage}@{dataset.name}"
 
@@ -121,8 +125,11 @@ def _pipeline(repo: Repo) -> str:
 def _version(repo: Repo, dataset: Dataset, stage: str) -> str:
     from dvc.stage.exceptions import StageNotFound
 
+    from assets.workspace.dvc_repository import settled
+
+    pipeline, address = _pipeline(repo), _address(dataset, stage)
     try:
-        loaded = repo.stage.load_one(_pipeline(repo), _address(dataset, stage))
+        loaded = settled(repo, lambda: repo.stage.load_one(pipeline, address))
     except StageNotFound:
         raise InputError(f"dvc.yaml: no stage {_address(dataset, stage)}") from None
     folder = str(dataset.stage(stage))

@@ -7,6 +7,7 @@ is called, so that ``tevad --help`` is quick.
 from __future__ import annotations
 
 import logging
+import signal
 
 import click
 
@@ -23,6 +24,7 @@ from orchestration.cli.storage import storage
 @click.version_option(package_name="tevad")
 def main() -> None:
     """Which frames of a video are abnormal, learned from one label a video."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as orderly as by Ctrl-C
     # A handler of the project's own, which comes before those that Dagster adds and that rewrite
     # the message; the root's is for others' warnings.
     own, others = logging.StreamHandler(), logging.StreamHandler()

@@ -7,7 +7,7 @@ import time
 import click
 
 from assets.workspace.project import STAGES, Project
-from orchestration.cli.common import Failure, current_project, reported
+from orchestration.cli.common import Failure, Interrupted, current_project, reported
 
 
 @click.command()
@@ -36,6 +36,10 @@ def _run(project: Project, name: str) -> None:
     started = time.perf_counter()
     found = project.dataset(name)
     outcome = run_chain(found)
+    if outcome.interrupted:
+        raise Interrupted(
+            f"run {outcome.run_id} of {name} was told to stop; run it again: it goes on where it was"
+        )
     if not outcome.success:
         lines = "\n".join(f"  - {line}" for line in outcome.failures)
         raise Failure(f"run {outcome.run_id} of {name} failed:\n{lines}")

@@ -21,6 +21,12 @@ class Failure(click.ClickException):
         click.secho(f"error: {self.format_message()}", fg="red", err=True, file=file)
 
 
+class Interrupted(Failure):
+    """As a failure, with the exit code that a shell gives what Ctrl-C ended."""
+
+    exit_code = 130
+
+
 def reported(command: Callable[..., None]) -> Callable[..., None]:
     """Turn what the user can repair into a message instead of a traceback."""
 

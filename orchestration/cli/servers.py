@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 
 import click
@@ -24,7 +23,6 @@ def up(port: int, mlflow_port: int) -> None:
 
     project = current_project()
     wanted = servers(project, dagster_port=port, mlflow_port=mlflow_port)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with open_instance() as instance:
         report_versions(project, SPECS, instance)
     running = start(project, wanted)
