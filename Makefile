@@ -45,8 +45,8 @@ test: lint ## everything that must hold, in under 15 minutes
 test-slow: install ## the long tests
 	$(BIN)/python -m pytest -m slow
 
-faults: install ## kill `tevad run` fifty times at random moments; nothing may be lost
-	$(BIN)/python -m pytest -m slow tests/faults
+faults: install ## kill `tevad run` fifty times at moments of every phase; nothing may be lost
+	$(BIN)/python -m pytest -m slow tests/faults/test_kills.py
 
 format: install ## rewrite the code in the project's format
 	$(BIN)/ruff check --fix .

@@ -1,0 +1,209 @@
+"""Stops a real process at a chosen moment of its work, however fast the machine is.
+
+A moment is so many function calls after the n-th time the process does something to a file or a
+database. What counts is said by a pattern over lines such as ``write /a/file`` and ``sql /a/database
+INSERT …``; ``hook/sitecustomize.py`` sees them from within the process and strikes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from assets.workspace.project import STAGES
+
+_HOOK = Path(__file__).parent / "hook"
+_PATIENCE = 1500.0
+"""Seconds until a process that never comes to its moment is given up."""
+
+_FILES = r"^(write|rename|link) .*"
+
+
+def _stage(name: str) -> str:
+    return rf"{_FILES}/data/\w+/{name}/"
+
+
+def _mlflow(tables: str) -> str:
+    return rf"^sql .*/mlflow\.db (INSERT INTO|UPDATE) ({tables})\b"
+
+
+PHASES: dict[str, str] = {
+    "raw_videos": _stage("raw_videos"),
+    "snippet_features": _stage("snippet_features"),
+    "DVC's cache": rf"{_FILES}/\.dvc/cache/",
+    "captions": _stage("captions"),
+    "dvc.lock": rf"{_FILES}/(dvc\.lock|\.partial-\w+\.lock)$",
+    "sentence_encoder": _stage("sentence_encoder"),
+    "DVC's own files": rf"{_FILES}/\.dvc/tmp/",
+    "caption_embeddings": _stage("caption_embeddings"),
+    "any moment": "",
+    "a run of MLflow": _mlflow("runs|tags|params|metrics|latest_metrics"),
+    "training": rf"{_FILES}/work/\w+/tevad_model/",
+    "tevad_model": _stage("tevad_model"),
+    "Dagster's events": r"^sql .*/dagster/.* (INSERT|UPDATE|COMMIT)",
+    "evaluation_metrics": _stage("evaluation_metrics"),
+    "figures": rf"{_FILES}/data/\w+/(metrics|plots/|\.partial)",
+    "a logged model": _mlflow(r"logged_model\w*"),
+    "artifacts": rf"{_FILES}/mlartifacts/",
+    "a version": _mlflow(r"registered_models|model_version\w*"),
+    "an alias": _mlflow("registered_model_aliases"),
+}
+"""Where a run can be killed, by what it does there; in the order of a run."""
+
+EVERYWHERE = {"DVC's cache", "dvc.lock", "DVC's own files", "any moment", "Dagster's events"}
+"""Phases that come again at every stage; they are aimed at where the run goes on."""
+
+_CALLS = {"training": 20_000, "any moment": 5_000}
+_FEW_CALLS = 300
+"""Function calls over which moments are spread after each line."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A moment of a process.
+
+    Attributes:
+        pattern: of the lines that count.
+        nth: which of them, from 1.
+        calls: function calls to wait from there.
+    """
+
+    pattern: str
+    nth: int = 1
+    calls: int = 0
+
+    @classmethod
+    def within(cls, phase: str, lines: int, chance: random.Random) -> Moment:
+        """Some moment of a phase that has so many lines in a whole run."""
+        nth = chance.randint(1, max(1, lines // len(STAGES)) if phase in EVERYWHERE else lines)
+        return cls(PHASES[phase], nth, chance.randint(0, _CALLS.get(phase, _FEW_CALLS)))
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a process ended, and what it said on stderr."""
+
+    code: int
+    said: str
+
+    @property
+    def was_killed(self) -> bool:
+        return self.code == -signal.SIGKILL
+
+
+def killed(moment: Moment, *command: str, root: Path) -> Ended:
+    """Run a command (of ``tevad`` or ``dvc``) and kill it at a moment, with all that it started."""
+    return _ended(
+        {**asdict(moment), "action": "kill", "spared_group": os.getpgid(0)}, command, root
+    )
+
+
+def signalled(name: str, moment: Moment, *command: str, root: Path) -> Ended:
+    """Run a command that gets a signal, such as SIGTERM, at a moment."""
+    return _ended({**asdict(moment), "action": name}, command, root)
+
+
+def counted(patterns: Mapping[str, str], *command: str, root: Path, scratch: Path) -> Counter[str]:
+    """Run a command and say how many lines each pattern finds."""
+    ended = _ended({"patterns": dict(patterns), "counts": str(scratch / "counts")}, command, root)
+    assert ended.code == 0, ended.said
+    counts: Counter[str] = Counter()
+    for path in scratch.glob("counts.*"):
+        counts.update(json.loads(path.read_text()))
+    return counts
+
+
+class Paused:
+    """A process that stands still at a moment until it is released."""
+
+    def __init__(self, process: subprocess.Popen[str], scratch: Path) -> None:
+        self.process = process
+        self._reached, self._released = scratch / "reached", scratch / "released"
+
+    def await_moment(self) -> None:
+        """Return when the process has come to the moment."""
+        until = time.monotonic() + _PATIENCE
+        while not self._reached.exists():
+            assert self.process.poll() is None, f"it ended before: {self.process.communicate()[1]}"
+            assert time.monotonic() < until, "it never came there"
+            time.sleep(0.02)
+
+    def release(self) -> None:
+        """Let it go on."""
+        self._released.touch()
+
+    def end(self) -> Ended:
+        """Let it go on to its end."""
+        self.release()
+        _, said = self.process.communicate(timeout=_PATIENCE)
+        return Ended(self.process.returncode, said)
+
+
+@contextmanager
+def paused(moment: Moment, *command: str, root: Path, scratch: Path) -> Iterator[Paused]:
+    """Start a command that will stand still at a moment."""
+    scratch.mkdir(parents=True, exist_ok=True)
+    aim = {
+        **asdict(moment),
+        "action": "pause",
+        "reached": str(scratch / "reached"),
+        "released": str(scratch / "released"),
+    }
+    with started(*command, root=root, aim=aim) as process:
+        yield Paused(process, scratch)
+
+
+def ended(*command: str, root: Path) -> Ended:
+    """Run a command to its end."""
+    return _ended(None, command, root)
+
+
+def says(process: subprocess.Popen[str], pattern: str) -> str:
+    """The next line on a process's stderr that a pattern finds; returns when it comes."""
+    assert process.stderr is not None
+    for line in process.stderr:
+        if re.search(pattern, line):
+            return line
+    raise AssertionError(f"it ended and never said {pattern}")
+
+
+@contextmanager
+def started(
+    *command: str, root: Path, aim: Mapping[str, object] | None = None
+) -> Iterator[subprocess.Popen[str]]:
+    """Start a command in a session of its own; nothing of it outlives the block."""
+    environment = dict(os.environ)
+    if aim is not None:
+        environment |= {"TEVAD_TEST_AIM": json.dumps(aim), "PYTHONPATH": str(_HOOK)}
+    process = subprocess.Popen(
+        [Path(sys.executable).with_name(command[0]), *command[1:]],
+        cwd=root,
+        env=environment,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def _ended(aim: Mapping[str, object] | None, command: tuple[str, ...], root: Path) -> Ended:
+    with started(*command, root=root, aim=aim) as process:
+        _, said = process.communicate(timeout=_PATIENCE)
+        return Ended(process.returncode, said)
