@@ -18,7 +18,7 @@ from functools import cached_property
 from pathlib import Path
 
 from assets.workspace import params as params_file
-from assets.workspace.locks import locked
+from assets.workspace.locks import is_locked, locked
 from assets.workspace.params import DatasetParams, Params, StageParams
 from tevad_model.errors import InputError
 
@@ -160,13 +160,7 @@ class Dataset:
     @property
     def is_held(self) -> bool:
         """Whether a process works on this dataset just now."""
-        self.work.mkdir(parents=True, exist_ok=True)
-        with (self.work / "lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
-        return False
+        return is_locked(self.work / "lock")
 
     @property
     def work(self) -> Path:

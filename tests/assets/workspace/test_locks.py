@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from assets.workspace.locks import locked
+from assets.workspace.locks import is_locked, locked
 from tevad_model.errors import StorageError
 
 HOLD = """
@@ -30,6 +30,7 @@ def test_who_waits_says_for_whom_and_a_kill_frees_the_lock(
     ) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
+        assert is_locked(path)
 
         class Kill(logging.Handler):
             def emit(self, record: logging.LogRecord) -> None:
@@ -43,6 +44,8 @@ def test_who_waits_says_for_whom_and_a_kill_frees_the_lock(
         finally:
             logger.removeHandler(kill)
     assert f"it: waits for process {other.pid} (-c" in caplog.text
+    assert not is_locked(path)
+    assert not is_locked(tmp_path / "never held")
 
 
 def test_a_lock_that_cannot_be_written_is_named(tmp_path: Path) -> None:
