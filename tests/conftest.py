@@ -16,6 +16,7 @@ from s3_server import S3Server
 
 from assets.workspace.params import DatasetParams
 from assets.workspace.project import Dataset, Project
+from assets.workspace.storage import VARIABLE, Storage
 from orchestration.running import run_chain
 
 os.environ.update(
@@ -191,6 +192,15 @@ def postgres() -> Iterator[PostgresServer]:
         yield server
     finally:
         server.remove()
+
+
+@pytest.fixture
+def storage(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Storage:
+    """A bucket of the test's own that the environment names; after the fixture that enters a project."""
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv(VARIABLE, f"s3://{s3_server.new_bucket()}/team")
+    return Storage.required()
 
 
 WriteVideo = Callable[..., Path]

@@ -76,6 +76,15 @@ def digests(folder: Path) -> dict[str, str]:
     }
 
 
+def holding(folder: Path, text: str) -> list[Path]:
+    """The files below a folder, of any kind, that a text stands in."""
+    return [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and text.encode() in path.read_bytes()
+    ]
+
+
 def git(folder: Path, *arguments: str) -> str:
     """Run git in a folder as a user who is nobody in particular."""
     identity = {

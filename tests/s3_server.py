@@ -13,7 +13,7 @@ from typing import Any
 
 from networking import free_ports
 
-ACCESS_KEY, SECRET_KEY = "access-key", "secret-key"
+ACCESS_KEY, SECRET_KEY = "access-key", "no-file-may-hold-this-secret"
 REGION = "us-east-1"
 _SERVERS = ("master", "volume", "filer", "s3", "admin")
 

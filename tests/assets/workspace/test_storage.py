@@ -7,22 +7,13 @@ from pathlib import Path
 import pytest
 from dvc.repo import Repo
 from networking import free_ports
-from projects import digests
+from projects import holding
 from s3_server import SECRET_KEY, S3Server
 
 from assets.workspace.project import Project
 from assets.workspace.storage import VARIABLE, Storage
 from assets.workspace.tracking import Tracking
 from tevad_model.errors import InputError, SourceRefusedError, SourceUnreachableError
-
-
-@pytest.fixture
-def storage(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Storage:
-    """A bucket of the test's own that the environment names."""
-    for name, value in s3_server.environment.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv(VARIABLE, f"s3://{s3_server.new_bucket()}/team/a/")
-    return Storage.required()
 
 
 @pytest.mark.parametrize("prefix", ["", "/", "/team/a", "/team/a/"])
@@ -62,7 +53,7 @@ def test_new_experiments_keep_their_artifacts_in_the_bucket(
     with Tracking.of(project).start_run("site", "a run", {}) as log:
         log.artifact(project_root / "params.yaml", "settings")
     [key] = s3_server.keys(storage.bucket)
-    assert key == f"team/a/mlflow/site/{log.run_id}/artifacts/settings/params.yaml"
+    assert key == f"team/mlflow/site/{log.run_id}/artifacts/settings/params.yaml"
 
 
 def test_dvc_pushes_to_the_bucket_after_use(
@@ -74,8 +65,8 @@ def test_dvc_pushes_to_the_bucket_after_use(
         repo.add(str(project_root / "file"))
         assert repo.push() == 1
     [key] = s3_server.keys(storage.bucket)
-    assert key.startswith("team/a/dvc/files/md5/")
-    assert not [path for path in digests(project_root) if SECRET_KEY in _text(project_root / path)]
+    assert key.startswith("team/dvc/files/md5/")
+    assert holding(project_root, SECRET_KEY) == []
 
 
 def test_use_is_idempotent_and_keeps_other_settings(project_root: Path, storage: Storage) -> None:
@@ -157,7 +148,3 @@ def test_no_address_as_endpoint_is_told(storage: Storage, monkeypatch: pytest.Mo
     monkeypatch.setenv("AWS_ENDPOINT_URL", "127.0.0.1:9000")
     with pytest.raises(InputError, match=r"AWS_ENDPOINT_URL: '127.0.0.1:9000' is no address"):
         storage.check(storage.dvc)
-
-
-def _text(path: Path) -> str:
-    return path.read_bytes().decode("latin-1")

@@ -11,7 +11,7 @@ from pathlib import Path
 import mlflow
 import pandas as pd
 import pytest
-from projects import TrainedProject, digests
+from projects import TrainedProject, holding
 from s3_server import SECRET_KEY, S3Server
 
 from assets.raw_videos import read_raw_videos, video_path
@@ -25,15 +25,6 @@ from assets.workspace.tracking import Tracking
 from orchestration.datasets import add_dataset
 
 TEVAD = str(Path(sys.executable).with_name("tevad"))
-
-
-@pytest.fixture
-def storage(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Storage:
-    """A bucket of the test's own that the environment names."""
-    for name, value in s3_server.environment.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv(VARIABLE, f"s3://{s3_server.new_bucket()}/team")
-    return Storage.required()
 
 
 def tevad(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -75,9 +66,7 @@ def test_a_model_in_the_bucket_is_registered_loaded_and_scores(
     rows = mlflow.pyfunc.load_model(registered.uri).predict(pd.DataFrame({"video": [str(clip)]}))
     written = pd.read_csv(tmp_path / "scores" / f"{row.video}.snippets.csv")
     assert rows["score"].tolist() == pytest.approx(written["score"].tolist(), abs=1e-6)
-    assert not [
-        path for path in digests(tmp_path) if SECRET_KEY.encode() in (tmp_path / path).read_bytes()
-    ]
+    assert holding(tmp_path, SECRET_KEY) == []
 
 
 def test_the_commands_set_the_bucket_up_and_say_what_is_wrong(
