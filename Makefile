@@ -17,7 +17,7 @@ export DVC_NO_ANALYTICS := 1
 export OMP_WAIT_POLICY := PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow faults lint format lock clean
+.PHONY: help install demo test test-slow faults lint format audit lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -51,6 +51,9 @@ faults: install ## kill `tevad run` fifty times at moments of every phase; nothi
 format: install ## rewrite the code in the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+audit: install ## look the pinned packages up in a database of advisories (AUDIT=--strict)
+	$(BIN)/python .ci/audit.py $(AUDIT)
 
 # torch is locked without its local part and without CUDA's packages: which build it is, and with it
 # what it needs, is chosen where it is installed.

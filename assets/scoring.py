@@ -196,7 +196,7 @@ def served_version(dataset: Dataset, tracking: Tracking) -> ModelVersion:
         return tracking.client.get_model_version_by_alias(name, CHAMPION)
     except MlflowException as error:
         if error.error_code not in _ABSENT:
-            raise InputError(f"MLflow at {tracking.uri}: {error.message}") from None
+            raise InputError(f"MLflow at {tracking.address}: {error.message}") from None
         raise InputError(
             f"{dataset.name}: no version of {name} is {CHAMPION}; promote one by "
             f"`tevad promote {dataset.name}` (`tevad run {dataset.name}` registers one)"

@@ -264,6 +264,16 @@ class Params(StageParams):
     )
     datasets: dict[str, DatasetParams] = Field(default_factory=dict)
 
+    @field_validator("datasets")
+    @classmethod
+    def _have_names_for_folders(
+        cls, datasets: dict[str, DatasetParams]
+    ) -> dict[str, DatasetParams]:
+        for problem in map(dataset_name_problem, datasets):
+            if problem:
+                raise ValueError(problem)
+        return datasets
+
     def dataset(self, name: str) -> DatasetParams:
         """A dataset's own entry.
 
