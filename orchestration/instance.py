@@ -8,7 +8,9 @@ user and password are references to the environment.
 from __future__ import annotations
 
 import io
+import json
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -23,11 +25,14 @@ if TYPE_CHECKING:
 
     import dagster as dg
 
+DEFINITIONS = "orchestration.definitions"
+"""The module of the definitions, and the name of their code location."""
+
 USER, PASSWORD = "TEVAD_DATABASE_USER", "TEVAD_DATABASE_PASSWORD"
 """The variables that ``dagster.yaml`` refers to; made from the database's address."""
 
 _HEADER = """\
-# Written by tevad from TEVAD_DATABASE_URL. Without this line it is yours, and left alone.
+# Written by tevad. Without this line it is yours, and left alone.
 """
 
 _SETTINGS: dict[str, Any] = {
@@ -63,7 +68,7 @@ def configure_instance(project: Project) -> None:
     home = project.state / "dagster"
     if os.environ.setdefault("DAGSTER_HOME", str(home)) == str(home):
         home.mkdir(parents=True, exist_ok=True)
-        _write_settings(home / "dagster.yaml", database)
+        _write(home / "dagster.yaml", {**_SETTINGS, **_storage(database)})
 
 
 @contextmanager
@@ -96,12 +101,51 @@ def _losses_of_sqlite_named() -> Iterator[None]:
         ) from None
 
 
-def _write_settings(path: Path, database: Database | None) -> None:
+def workspace_file(project: Project) -> Path:
+    """Where a daemon and a webserver that do not start the code location read where it is."""
+    return project.state / "dagster" / "workspace.yaml"
+
+
+def write_workspace(path: Path, host: str, port: int) -> None:
+    """Say where the code location is."""
+    location = {"host": host, "port": port, "location_name": DEFINITIONS}
+    _write(path, {"load_from": [{"grpc_server": location}]})
+
+
+def end_lost_runs(instance: dg.DagsterInstance) -> None:
+    """Let no run whose code location went, and it with it, seem to go on and keep others waiting.
+
+    For the machine that the code locations of this instance run on.
+    """
+    import dagster as dg
+    from dagster._core.storage.tags import GRPC_INFO_TAG
+
+    status = dg.DagsterRunStatus
+    unfinished = [status.STARTING, status.STARTED, status.CANCELING]
+    for run in instance.get_runs(dg.RunsFilter(statuses=unfinished)):
+        place = json.loads(run.tags.get(GRPC_INFO_TAG, "{}"))
+        if place and not _answers(place):
+            instance.report_run_failed(run, "The code location went; the next run goes on.")
+
+
+def _answers(place: dict[str, Any]) -> bool:
+    """Whether the code location that Dagster noted at a run, by socket or port, is still there."""
+    by_socket = "socket" in place
+    with socket.socket(socket.AF_UNIX if by_socket else socket.AF_INET) as client:
+        try:
+            client.connect(place["socket"] if by_socket else (place["host"], place["port"]))
+        except OSError:
+            return False
+        return True
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    """Write YAML, unless it is there already or has been made somebody's own."""
     from ruamel.yaml import YAML
 
     text = io.StringIO(_HEADER)
     text.seek(0, io.SEEK_END)
-    YAML(typ="safe").dump({**_SETTINGS, **_storage(database)}, text)
+    YAML(typ="safe").dump(content, text)
     before = path.read_text(encoding="utf-8") if path.is_file() else _HEADER
     if before.startswith(_HEADER) and before != text.getvalue():
         with replacing(path) as temporary:

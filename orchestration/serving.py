@@ -1,4 +1,7 @@
-"""Starting the servers people look at: what ``tevad up`` does."""
+"""Starting servers, waiting until they answer, and stopping them: how ``tevad up`` does it.
+
+Which servers, and by which commands, is said in ``orchestration.profiles``.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.parse
@@ -15,97 +17,86 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 from assets.workspace.project import Project
-from assets.workspace.tracking import Tracking
 from tevad_model.errors import InputError
 
 LOOPBACK = "127.0.0.1"
-_READY_SECONDS = 120.0
+_READY_SECONDS = 300.0
+_CHECK_SECONDS = 60.0
 _STOP_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
 class Server:
-    """A server to start: its name, its command, and the address that answers when it is ready.
+    """A server to start.
 
     Attributes:
+        name: what its log is called.
+        command: its program's whole path and arguments.
+        address: where it listens; empty for one that does not.
+        health: the address that answers, or the command that succeeds, when it is ready.
         environment: what it is told besides, where other users of the machine do not see it.
     """
 
     name: str
     command: Sequence[str]
     address: str
-    health: str
+    health: str | Sequence[str]
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
-def servers(project: Project, *, dagster_port: int, mlflow_port: int) -> list[Server]:
-    """The servers of a project, all on loopback."""
-    python = Path(sys.executable)
-    dagster = f"http://{LOOPBACK}:{dagster_port}"
-    found = [
-        Server(
-            "Dagster",
-            [
-                str(python.with_name("dagster")), "dev", "-m", "orchestration.definitions",
-                "-h", LOOPBACK, "-p", str(dagster_port),
-            ],
-            dagster,
-            f"{dagster}/server_info",
-        )
-    ]  # fmt: skip
-    tracking = Tracking.of(project)
-    if tracking.artifacts is not None:
-        mlflow = f"http://{LOOPBACK}:{mlflow_port}"
-        found.append(
-            Server(
-                "MLflow",
-                [
-                    str(python.with_name("mlflow")), "server",
-                    "--artifacts-destination", tracking.artifacts,
-                    "--host", LOOPBACK, "--port", str(mlflow_port), "--workers", "1",
-                ],
-                mlflow,
-                f"{mlflow}/health",
-                {"MLFLOW_BACKEND_STORE_URI": tracking.uri},
-            )
-        )  # fmt: skip
-    return found
-
-
-def start(project: Project, wanted: Sequence[Server]) -> list[subprocess.Popen[bytes]]:
+def start(project: Project, *groups: Sequence[Server]) -> list[subprocess.Popen[bytes]]:
     """Start servers, each in a session of its own, and wait until every one answers.
+
+    Args:
+        project: whose folder they run in and whose state has their logs.
+        groups: those of one start side by side, once all of the group before it answer.
 
     Raises:
         InputError: if an address is taken, or one ends or does not answer in time; the others are
             stopped.
     """
-    for server in wanted:
+    for server in (server for group in groups for server in group):
         _refuse_if_taken(server)
     logs = project.state / "logs"
     logs.mkdir(parents=True, exist_ok=True)
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     running: list[subprocess.Popen[bytes]] = []
     try:
-        for server in wanted:
-            with (logs / f"{server.name.lower()}.log").open("wb") as log:
-                running.append(
-                    subprocess.Popen(
-                        server.command,
-                        cwd=project.root,
-                        env={**environment, **server.environment},
-                        stdout=log,
-                        stderr=subprocess.STDOUT,
-                        start_new_session=True,
-                    )
-                )
-        for server, process in zip(wanted, running, strict=True):
-            _wait_until_ready(server, process, logs)
+        for group in groups:
+            started = []
+            for server in group:
+                started.append(_start(server, project, logs))
+                running.append(started[-1])
+            for server, process in zip(group, started, strict=True):
+                _wait_until_ready(server, process, logs)
     except BaseException:
         stop(running)
         raise
     return running
+
+
+def become(project: Project, server: Server) -> NoReturn:
+    """Let this process be the server, as a container's only one is."""
+    os.chdir(project.root)
+    os.execve(server.command[0], list(server.command), _environment(server))  # noqa: S606
+
+
+def _start(server: Server, project: Project, logs: Path) -> subprocess.Popen[bytes]:
+    with (logs / f"{server.name.lower()}.log").open("wb") as log:
+        return subprocess.Popen(
+            server.command,
+            cwd=project.root,
+            env=_environment(server),
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def _environment(server: Server) -> dict[str, str]:
+    return {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **server.environment}
 
 
 def stop(running: Sequence[subprocess.Popen[bytes]]) -> None:
@@ -135,6 +126,8 @@ def _end_group(leader: int) -> None:
 
 def _refuse_if_taken(server: Server) -> None:
     """Another server at the address would answer, and be taken for the one that cannot start."""
+    if not server.address:
+        return
     address = urllib.parse.urlsplit(server.address)
     with socket.socket() as client:
         if client.connect_ex((address.hostname, address.port)) == 0:
@@ -151,10 +144,23 @@ def _wait_until_ready(server: Server, process: subprocess.Popen[bytes], logs: Pa
         if process.poll() is not None:
             last = log.read_text(errors="replace").strip().splitlines()[-3:]
             raise InputError(f"{server.name} ended at once, see {log}: {' '.join(last)}")
-        if _answers(server.health):
+        if _is_ready(server):
             return
         time.sleep(0.2)
     raise InputError(f"{server.name} did not answer within {_READY_SECONDS:.0f} s, see {log}")
+
+
+def _is_ready(server: Server) -> bool:
+    if isinstance(server.health, str):
+        return _answers(server.health)
+    environment = _environment(server)
+    try:
+        done = subprocess.run(
+            server.health, env=environment, capture_output=True, timeout=_CHECK_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    return done.returncode == 0
 
 
 def _answers(address: str) -> bool:

@@ -1,12 +1,16 @@
-"""Ports for the servers that tests start, and waiting for what others do."""
+"""The servers that tests start: ports for them, asking them, waiting for them, and their processes."""
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import socket
 import time
+import urllib.request
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 
 def free_ports(count: int) -> list[int]:
@@ -25,7 +29,7 @@ def free_ports(count: int) -> list[int]:
     raise AssertionError("no free ports")
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 120) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 300) -> None:
     """Return as soon as it holds; fail where it does not in reasonable time."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -36,3 +40,43 @@ def wait_until(condition: Callable[[], bool], seconds: float = 120) -> None:
 def _is_free(port: int) -> bool:
     with socket.socket() as tried:
         return tried.connect_ex(("127.0.0.1", port)) != 0
+
+
+def answers(port: int) -> bool:
+    """Whether somebody listens there."""
+    return not _is_free(port)
+
+
+def post(address: str, content: dict[str, Any]) -> Any:
+    """Send JSON and read the JSON that comes back."""
+    request = urllib.request.Request(  # noqa: S310 - this machine's own server
+        address, json.dumps(content).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request) as response:  # noqa: S310
+        return json.load(response)
+
+
+def in_session(leader: int) -> list[int]:
+    """The processes of a session, by Linux's own list of processes."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(fields[3]) == leader and fields[0] != "Z":
+            found.append(int(stat.parent.name))
+    return found
+
+
+def command_lines(processes: list[int]) -> str:
+    """What everybody on the machine may read of how processes were started."""
+    lines = []
+    for process in processes:
+        try:
+            lines.append(
+                Path(f"/proc/{process}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+            )
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return "\n".join(lines)

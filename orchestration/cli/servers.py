@@ -3,31 +3,88 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from assets.workspace.database import Database
 from orchestration.cli.common import current_project, reported
+from orchestration.profiles import CODE, TEAM, Places, personal, team
+from orchestration.serving import LOOPBACK, Server, become, start, stop
 from tevad_model.errors import InputError
+
+if TYPE_CHECKING:
+    from assets.workspace.project import Project
+
+_PERSONAL, _TEAM = "personal", "team"
 
 
 @click.command()
-@click.option("--port", default=3000, show_default=True, help="Dagster's port.")
-@click.option("--mlflow-port", default=5000, show_default=True, help="MLflow's port.")
+@click.option(
+    "--profile", type=click.Choice([_PERSONAL, _TEAM]), default=_PERSONAL, show_default=True,
+    help="team: separate processes, with their state in PostgreSQL (TEVAD_DATABASE_URL).",
+)  # fmt: skip
+@click.option(
+    "--only", type=click.Choice(TEAM),
+    help="Let this process be that one of a team's servers, as a container's only one is.",
+)  # fmt: skip
+@click.option("--host", default=LOOPBACK, show_default=True, help="Where the pages listen.")
+@click.option("--port", "dagster", default=3000, show_default=True, help="Dagster's port.")
+@click.option("--mlflow-port", "mlflow", default=5000, show_default=True, help="MLflow's port.")
+@click.option(
+    "--code-host", default=LOOPBACK, show_default=True,
+    help="Where a team's code location listens, and the others find it.",
+)  # fmt: skip
+@click.option("--code-port", "code", default=4000, show_default=True, help="Its port.")
 @reported
-def up(port: int, mlflow_port: int) -> None:
-    """Start Dagster (UI and daemon) and MLflow on loopback until interrupted."""
+def up(profile: str, only: str | None, **where: Any) -> None:
+    """Start Dagster (UI and daemon) and MLflow, on loopback unless told, until interrupted."""
+    if only and profile != _TEAM:
+        raise InputError("--only is for --profile team")
+    project, places = current_project(), Places(**where)
+    if places.is_open:
+        click.secho(
+            f"warning: whoever reaches {places.host} can read, run and delete everything: nothing "
+            "here asks who they are; docs/deploy.md tells how to let a proxy ask",
+            fg="yellow",
+            err=True,
+        )
+    groups = _prepared(project, places, profile, only)
+    if only:
+        _become(project, groups, only)
+    else:
+        _serve(project, groups)
+
+
+def _prepared(
+    project: Project, places: Places, profile: str, only: str | None
+) -> list[list[Server]]:
+    """The servers, with what they find in the instance when they start."""
     from orchestration.agreement import report_versions
     from orchestration.build import SPECS
-    from orchestration.instance import open_instance
-    from orchestration.serving import servers, start, stop
+    from orchestration.instance import end_lost_runs, open_instance
 
-    project = current_project()
-    wanted = servers(project, dagster_port=port, mlflow_port=mlflow_port)
-    with open_instance() as instance:
-        report_versions(project, SPECS, instance)
-    running = start(project, wanted)
-    for server in wanted:
-        click.echo(f"{server.name}: {server.address}")
+    groups = team(project, places, only) if profile == _TEAM else [personal(project, places)]
+    if only in (None, CODE):
+        with open_instance() as instance:
+            report_versions(project, SPECS, instance)
+            if profile == _TEAM or Database.of_environment() is None:
+                end_lost_runs(instance)  # of others' machines nothing is known here
+    return groups
+
+
+def _become(project: Project, groups: list[list[Server]], only: str) -> None:
+    for server in (server for group in groups for server in group):
+        if server.name == only:
+            become(project, server)
+    raise InputError(f"no {only} to start: MLFLOW_TRACKING_URI names one")
+
+
+def _serve(project: Project, groups: list[list[Server]]) -> None:
+    running = start(project, *groups)
+    for server in (server for group in groups for server in group):
+        if server.address.startswith("http"):
+            click.echo(f"{server.name}: {server.address}")
     click.echo("Ctrl-C stops them.")
     try:
         while all(process.poll() is None for process in running):

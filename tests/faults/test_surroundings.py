@@ -18,7 +18,7 @@ from urllib.request import urlopen
 
 import pytest
 from aim import PHASES, Moment, paused
-from networking import free_ports
+from networking import free_ports, wait_until
 from postgres_server import PASSWORD, PostgresServer
 from projects import TrainedProject, copy_project, digests, enter_project, relocate
 from trials import assert_all_agree, assert_as_if_undisturbed
@@ -154,6 +154,14 @@ def test_a_disk_that_takes_no_more_is_named_and_the_next_run_goes_on(trained_cop
     assert tevad(*TRAIN) == ""
 
 
+def has_begun(postgres: PostgresServer, database: str, step: str) -> bool:
+    """Whether a run has come to a step."""
+    if postgres.execute("SELECT to_regclass('dagster.event_logs')", database) == [(None,)]:
+        return False
+    events = f"SELECT 1 FROM dagster.event_logs WHERE step_key = '{step}'"  # noqa: S608
+    return bool(postgres.execute(events, database))
+
+
 def test_a_lost_database_is_named_and_the_next_run_goes_on(
     trained_copy: Dataset, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,14 +169,20 @@ def test_a_lost_database_is_named_and_the_next_run_goes_on(
     before = {stage: digests(trained_copy.stage(stage)) for stage in FEATURE_STAGES}
     name = postgres.new_database()
     monkeypatch.setenv("TEVAD_DATABASE_URL", postgres.address(name))
-    postgres.stop()
-    try:
-        said = tevad("run", "rendered")
-    finally:
-        postgres.start()
-    place = f"PostgreSQL at 127.0.0.1:{postgres.port}, database {name} (TEVAD_DATABASE_URL)"
-    assert place in said, said
-    assert PASSWORD not in said
+    with subprocess.Popen([TEVAD, "run", "rendered"], stderr=subprocess.PIPE, text=True) as run:
+        wait_until(lambda: has_begun(postgres, name, "raw_videos"))
+        postgres.kill()
+        try:
+            _, in_between = run.communicate(timeout=400)
+            at_the_start = tevad("run", "rendered")
+        finally:
+            postgres.start()
+    assert run.returncode == 1
+    for said in (in_between, at_the_start):
+        place = f"PostgreSQL at 127.0.0.1:{postgres.port}, database {name} (TEVAD_DATABASE_URL)"
+        assert place in said, said
+        assert "Traceback" not in said, said
+        assert PASSWORD not in said
     assert {stage: digests(trained_copy.stage(stage)) for stage in FEATURE_STAGES} == before
     assert tevad("run", "rendered") == ""
 

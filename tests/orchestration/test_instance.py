@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
+import socket
 from pathlib import Path
 
+import dagster as dg
 import pytest
+from networking import free_ports
 from postgres_server import PASSWORD, TEAM, PostgresServer
 from ruamel.yaml import YAML
 
 from assets.workspace.database import VARIABLE
 from assets.workspace.project import Project
-from orchestration.instance import configure_instance, open_instance
+from orchestration.instance import configure_instance, end_lost_runs, open_instance
 
 PARTITION = "site"
 
@@ -79,3 +83,47 @@ def test_two_runs_on_one_dataset_queue_and_on_two_do_not(project_root: Path) -> 
     assert limit["key"] == "dagster/partition"
     assert limit["value"] == {"applyLimitPerUniqueValue": True}
     assert limit["limit"] == 1
+
+
+@dg.op
+def nothing() -> None:
+    pass
+
+
+@dg.job
+def job() -> None:
+    nothing()
+
+
+def test_runs_whose_code_location_went_are_ended_and_others_are_not(
+    project_root: Path, tmp_path: Path
+) -> None:
+    status = dg.DagsterRunStatus
+    [closed] = free_ports(1)
+    listener = socket.create_server(("127.0.0.1", 0))
+    unix = socket.socket(socket.AF_UNIX)
+    unix.bind(str(tmp_path / "code"))
+    unix.listen()
+    with listener, unix, open_instance() as instance:
+
+        def launched(how: dg.DagsterRunStatus, **place: object) -> str:
+            tags = {".dagster/grpc_info": json.dumps(place)} if place else {}
+            return instance.create_run_for_job(job, status=how, tags=tags).run_id
+
+        gone = {"host": "127.0.0.1", "port": closed}
+        up = {"host": "127.0.0.1", "port": listener.getsockname()[1]}
+        ended = [
+            launched(status.STARTING, **gone),
+            launched(status.STARTED, **gone),
+            launched(status.STARTED, host="localhost", socket=str(tmp_path / "gone")),
+        ]
+        others = {
+            launched(status.STARTED, **up): status.STARTED,
+            launched(status.STARTED, host="localhost", socket=unix.getsockname()): status.STARTED,
+            launched(status.STARTED): status.STARTED,
+            launched(status.NOT_STARTED): status.NOT_STARTED,
+            launched(status.SUCCESS, **gone): status.SUCCESS,
+        }
+        end_lost_runs(instance)
+        found = {run.run_id: run.status for run in instance.get_runs()}
+    assert found == {**dict.fromkeys(ended, status.FAILURE), **others}
