@@ -6,6 +6,7 @@ Which captioner and with what options is in ``params.yaml``; how it works is in
 
 from collections import Counter
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,6 @@ from assets.workspace.face import (
     dataset_of,
     explained,
     markdown_table,
-    picture,
     stage_asset,
 )
 from assets.workspace.manifest import FILE_NAME as MANIFEST
@@ -125,13 +125,9 @@ def captions(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
             "snippets": texts.total(),
             "distinct captions": len(texts),
             "captioner": f"{card.backend} {card.fingerprint}",
-            **(
-                {"contact sheet": picture(sheet, "contact sheet")}
-                if (sheet := contact_sheet(dataset))
-                else {}
-            ),
             "commonest captions": dg.MetadataValue.md(_caption_table(texts)),
         },
+        {"contact sheet": partial(contact_sheet, dataset)},
     )
 
 

@@ -78,11 +78,12 @@ SCORES = "scores.parquet"
 METRICS = "metrics.json"
 PLOTS = "plots"
 SHOWN = ("frame_auc", "frame_ap", "video_auc", "last_frame_auc", "best_on_test_frame_auc")
-FIGURES = ("timelines", "roc", "precision_recall", "reliability")
+TIMELINES = "timelines"
+FIGURES = (TIMELINES, "roc", "precision_recall", "reliability")
 
 
 def evaluate(dataset: Dataset, tracking: Tracking) -> StageReport:
-    """Evaluate the models that lie there.
+    """Evaluate the models that lie there, unless the evaluation that lies there is of just these.
 
     Raises:
         InputError: if there is no model of the inputs that lie there, no test video, or MLflow is
@@ -94,11 +95,43 @@ def evaluate(dataset: Dataset, tracking: Tracking) -> StageReport:
 
 
 def _evaluate(dataset: Dataset, tracking: Tracking) -> StageReport:
-    from tevad_model.curves import frame_curves
-
     started = time.perf_counter()
     files.remove_partial(dataset.stage(STAGE))
     inputs = read_inputs(dataset)
+    is_there = _is_there(dataset)
+    if not is_there:
+        _evaluate_and_write(inputs)
+    if not (is_there and _is_logged(dataset, tracking)):
+        _log(dataset, tracking)
+    videos = len(inputs.split("test"))
+    report = StageReport(
+        stage=STAGE,
+        dataset=dataset.name,
+        done=0 if is_there else videos,
+        reused=videos if is_there else 0,
+        quarantined={},
+        seconds=time.perf_counter() - started,
+        warnings=_warnings(files.read_json(dataset.stage(STAGE) / EVALUATION)),
+    )
+    report.publish(dataset)
+    return report
+
+
+def _is_there(dataset: Dataset) -> bool:
+    """Whether the evaluation that lies there is of just these data, parameters and code."""
+    if not figure_path(dataset, TIMELINES).is_file():
+        return False  # it came from elsewhere, and pictures are not versioned
+    if not versions.is_up_to_date(dataset, STAGE):
+        return False
+    written = files.read_json(dataset.stage(STAGE) / EVALUATION)
+    return bool(written.get("code_version") == CODE_VERSION)
+
+
+def _evaluate_and_write(inputs: Inputs) -> None:
+    """Write what the module's docstring says, and draw it."""
+    from tevad_model.curves import frame_curves
+
+    dataset = inputs.dataset
     test = TestSplit.of(inputs)
     if not is_current(dataset, inputs):
         raise _outdated(inputs)
@@ -108,6 +141,7 @@ def _evaluate(dataset: Dataset, tracking: Tracking) -> StageReport:
     served_by = served_seed(dataset)
     served = seeds[served_by]
     result = {
+        "code_version": CODE_VERSION,
         "served_seed": served_by,
         "seeds": {str(seed): found.to_json() for seed, found in seeds.items()},
         "over_seeds": over_seeds(list(seeds.values())),
@@ -116,26 +150,15 @@ def _evaluate(dataset: Dataset, tracking: Tracking) -> StageReport:
     files.write_json(folder / EVALUATION, result)
     _write_scores(folder / SCORES, test, served.scores)
     files.write_json(folder / EXPLANATIONS, _explanations(test, served, served_by))
-    figures = headline(result)
-    files.write_json(metrics_path(dataset), figures)
+    files.write_json(metrics_path(dataset), headline(result))
     curves = frame_curves(served.frames, test.truth)
     _write_plots(dataset, curves)
     _draw(test, served, curves)
-    _log(dataset, tracking, figures)
-    report = StageReport(
-        stage=STAGE,
-        dataset=dataset.name,
-        done=len(test.rows),
-        reused=0,
-        quarantined={},
-        seconds=time.perf_counter() - started,
-        warnings=tuple(
-            f"{name}: not defined, {reason}"
-            for name, reason in sorted(served.picks[PICKED].undefined.items())
-        ),
-    )
-    report.publish(dataset)
-    return report
+
+
+def _warnings(result: Mapping[str, Any]) -> tuple[str, ...]:
+    undefined = result["seeds"][str(result["served_seed"])][PICKED]["undefined"]
+    return tuple(f"{name}: not defined, {reason}" for name, reason in sorted(undefined.items()))
 
 
 def _outdated(inputs: Inputs) -> InputError:
@@ -433,7 +456,7 @@ def _draw(test: TestSplit, served: SeedFigures, curves: "RankingCurves | None") 
             ),
         )
     files.write_bytes(
-        found["timelines"],
+        found[TIMELINES],
         figures.score_timelines(
             _shown_videos(test, served), threshold=picked.threshold, title=dataset.name
         ),
@@ -464,9 +487,17 @@ def _shown_videos(test: TestSplit, served: SeedFigures) -> list["figures.ScoredV
     ]
 
 
-def _log(dataset: Dataset, tracking: Tracking, figures: Mapping[str, float]) -> None:
+def _is_logged(dataset: Dataset, tracking: Tracking) -> bool:
+    """Whether the run of the models has the evaluation that lies there."""
+    run = tracking.client.get_run(training_run(dataset, tracking).run_id)
+    recorded = versions.recorded(dataset.project)[STAGE, dataset.name]
+    return bool(run.data.tags.get(f"{DATA_TAG}{STAGE}") == recorded)
+
+
+def _log(dataset: Dataset, tracking: Tracking) -> None:
     """Add the figures to the run of the models they are of."""
     run = training_run(dataset, tracking)
+    figures = files.read_json(metrics_path(dataset))
     run.metrics({f"test_{name}": value for name, value in figures.items()})
     run.tags({f"{DATA_TAG}{STAGE}": versions.current(dataset, STAGE)})
     folder = dataset.stage(STAGE)

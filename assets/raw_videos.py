@@ -10,6 +10,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ import dagster as dg
 from pydantic import Field
 
 from assets.workspace import files, listing
-from assets.workspace.face import committed, dataset_of, explained, picture, stage_asset
+from assets.workspace.face import committed, dataset_of, explained, stage_asset
 from assets.workspace.listing import Listing
 from assets.workspace.manifest import Manifest, RawVideoRow, read_manifest
 from assets.workspace.progress import over_videos
@@ -40,6 +41,9 @@ CODE_VERSION = "1"
 
 VIDEOS = "videos"
 EVENTS = "events.csv"
+
+INCOMING = "incoming"
+"""Below the dataset's work folder: where a file is until it is whole and known to be a video."""
 
 _TAKEN_IN = "taken_in.json"
 _SAVE_EVERY_SECONDS = 2.0
@@ -125,11 +129,13 @@ def frame_of(dataset: Dataset, row: RawVideoRow, frame: int) -> "Frame":
     return next(islice(pictures, frame, None))
 
 
-def contact_sheet(dataset: Dataset) -> bytes:
-    """A PNG with a frame from the middle of some videos that have pixels, evenly chosen."""
+def contact_sheet(dataset: Dataset) -> bytes | None:
+    """A PNG with a frame from the middle of some videos, evenly chosen; None without pixels."""
     from tevad_model import figures
 
     rows = with_pixels(read_raw_videos(dataset))
+    if not rows:
+        return None
     shown = [rows[i * len(rows) // _SHOWN] for i in range(_SHOWN)] if len(rows) > _SHOWN else rows
     thumbnails = [
         figures.Thumbnail(
@@ -175,7 +181,7 @@ class _Intake:
         self._dataset = dataset
         self._files = listed.files
         self._folder = dataset.stage(STAGE)
-        self._incoming = dataset.work / "incoming"
+        self._incoming = dataset.work / INCOMING
         self._log = dataset.work / "intake.json"
         self._seen = _read_log(self._log)
         self._saved = time.monotonic()
@@ -466,13 +472,9 @@ def raw_videos(
             "videos": len(rows),
             "frames": sum(row.frames for row in rows),
             "hours": round(sum(row.frames / row.fps for row in rows) / 3600, 3),
-            **(
-                {"contact sheet": picture(contact_sheet(dataset), "contact sheet")}
-                if any(row.path for row in rows)
-                else {}
-            ),
             "videos by split and label": dg.MetadataValue.md(
                 "\n".join(f"- {kind}: {count}" for kind, count in sorted(counts.items()))
             ),
         },
+        {"contact sheet": partial(contact_sheet, dataset)},
     )

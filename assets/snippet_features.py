@@ -5,6 +5,7 @@ Which encoder and with what options is in ``params.yaml``; how it works is in
 """
 
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from assets.frames import run_on_frames
 from assets.imports import import_arrays
 from assets.raw_videos import read_raw_videos
 from assets.workspace import files
-from assets.workspace.face import committed, dataset_of, explained, picture, stage_asset
+from assets.workspace.face import committed, dataset_of, explained, stage_asset
 from assets.workspace.manifest import Manifest, RawVideoRow, StageRow, read_manifest
 from assets.workspace.project import Dataset
 from assets.workspace.stage import ARRAY, StageReport, read_encoder_card
@@ -72,12 +73,14 @@ def read_snippet_features(dataset: Dataset) -> Manifest[StageRow]:
     return read_manifest(dataset.stage(STAGE), StageRow)
 
 
-def feature_picture(dataset: Dataset) -> bytes:
+def feature_picture(dataset: Dataset) -> bytes | None:
     """A PNG of the snippets' features (mean over crops) in their two principal components."""
     from tevad_model import figures
 
     labels = {row.video: row.label for row in read_raw_videos(dataset).usable}
     rows = read_snippet_features(dataset).usable
+    if not rows:
+        return None
     step = 1 + sum(row.snippets for row in rows) // _SHOWN
     features, groups = [], []
     for row in rows:
@@ -112,7 +115,7 @@ def snippet_features(context: dg.AssetExecutionContext) -> dg.MaterializeResult[
         {
             "snippets": sum(row.snippets for row in rows),
             "shape of a video": str(shape),
-            **({"features by label": picture(feature_picture(dataset), "PCA")} if rows else {}),
             "encoder": f"{card.backend} {card.fingerprint}",
         },
+        {"features by label": partial(feature_picture, dataset)},
     )

@@ -247,6 +247,8 @@ def is_current(dataset: Dataset, inputs: Inputs) -> bool:
     try:
         if files.read_json(dataset.stage(STAGE) / TRAINING)["key"] != inputs.key:
             return False
+        if versions.is_up_to_date(dataset, STAGE):
+            return True  # whole, as they were when they were committed
         for seed in inputs.params.seeds:
             read_history(dataset, seed)
             artifact.load(picked_folder(dataset, seed))
@@ -254,6 +256,14 @@ def is_current(dataset: Dataset, inputs: Inputs) -> bool:
     except (FileNotFoundError, ValueError, KeyError):
         return False
     return True
+
+
+def has_current_models(dataset: Dataset) -> bool:
+    """Whether there is nothing to train, as far as the stages before it say what there is."""
+    try:
+        return is_current(dataset, read_inputs(dataset))
+    except InputError:
+        return False
 
 
 def _train_and_log(

@@ -15,9 +15,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from assets.caption_embeddings import embed_captions
 from assets.captions import write_captions
@@ -29,10 +26,10 @@ from assets.workspace import files, listing, versions
 from assets.workspace.params import DatasetParams
 from assets.workspace.project import CHAIN, FEATURE_STAGES, Dataset, Project
 from benchmarks import encoder
+from benchmarks.clips import clips
 from benchmarks.project import shared, temporary_project
 from orchestration.datasets import add_dataset
 from tevad_model import artifact, scoring, timeline
-from tevad_model.video import encode
 
 FEATURE_FUNCTIONS = (
     ingest_raw_videos,
@@ -41,7 +38,7 @@ FEATURE_FUNCTIONS = (
     tune_sentence_encoder,
     embed_captions,
 )
-MANY, CLIP_FRAMES = 200, 48
+MANY = 200
 
 
 def measure() -> dict[str, float]:
@@ -95,39 +92,16 @@ def _score_all(dataset: Dataset) -> float:
 
 
 def _one_more_video(project: Project) -> dict[str, float]:
-    alone = _clips(project, "alone", range(MANY, MANY + 1))
-    many = _clips(project, "many", range(MANY))
+    alone = clips(project, "alone", range(MANY, MANY + 1))
+    many = clips(project, "many", range(MANY))
     _features_seconds(many)
-    _clips(project, "many", range(MANY + 1))
+    clips(project, "many", range(MANY + 1))
     one_more, by_itself = _features_seconds(many), _features_seconds(alone)
     return {
         "one_more_video_ratio": one_more / by_itself,
         "one_more_video_seconds": one_more,
         "one_video_alone_seconds": by_itself,
     }
-
-
-def _clips(project: Project, name: str, numbers: range) -> Dataset:
-    """A dataset of short clips, each with its number's own texture and motion."""
-    folder = project.state / name
-    (folder / "videos").mkdir(parents=True, exist_ok=True)
-    lines = ["video,path,label,split"]
-    for number in numbers:
-        path = folder / "videos" / f"{number}.mp4"
-        label = "abnormal" if number % 2 else "normal"
-        lines.append(f"{number},videos/{number}.mp4,{label},train")
-        if not path.exists():
-            encode(path, _pictures(number), 10.0)
-    (folder / "videos.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return add_dataset(project, name, DatasetParams(source=str(folder)))
-
-
-def _pictures(number: int) -> Any:
-    texture = np.random.default_rng(number).integers(90, 130, (120, 160, 3), dtype=np.uint8)
-    for frame in range(CLIP_FRAMES):
-        picture = texture.copy()
-        picture[40:70, 2 * frame : 2 * frame + 15] = 220
-        yield picture
 
 
 def _features_seconds(dataset: Dataset) -> float:

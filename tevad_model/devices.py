@@ -2,9 +2,28 @@
 
 from __future__ import annotations
 
-import torch
+import sys
+from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 from tevad_model.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def device_kind(name: str) -> str:
+    """The kind of device that a name stands for here: ``cuda``, ``mps`` or ``cpu``.
+
+    Where PyTorch was built for the CPU alone, it is not imported to be asked: that takes seconds.
+
+    Raises:
+        InputError: as :func:`resolve_device`.
+    """
+    built_for_cpu = version("torch").endswith("+cpu") and sys.platform != "darwin"
+    if name == "cpu" or (name == "auto" and built_for_cpu):
+        return "cpu"
+    return resolve_device(name).type
 
 
 def resolve_device(name: str) -> torch.device:
@@ -13,6 +32,8 @@ def resolve_device(name: str) -> torch.device:
     Raises:
         InputError: if the named device is not there.
     """
+    import torch
+
     present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": _mps_is_available()}
     if name == "auto":
         return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if present[kind]))
@@ -22,4 +43,6 @@ def resolve_device(name: str) -> torch.device:
 
 
 def _mps_is_available() -> bool:
+    import torch
+
     return torch.backends.mps.is_available()

@@ -1,6 +1,7 @@
-"""The Dagster face of a stage's checks: outcomes become check results that a person can read.
+"""The Dagster face of a stage's checks: verdicts become check results that a person can read.
 
-Each stage's checks run as one step, so that its data is measured once.
+Each stage's checks run as one step, so that its data is measured once, and not at all where just
+these data were judged before.
 """
 
 import warnings
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 import dagster as dg
 
 from assets.checks.expectations import Check, CheckOutcome
+from assets.checks.verdicts import Verdict, verdicts
 from assets.partitions import DATASETS
 from assets.workspace.face import RESOURCE, ProjectAccess
 from assets.workspace.project import Dataset
@@ -34,8 +36,11 @@ def asset_checks(
     )
     def check_stage(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
         access: ProjectAccess = getattr(context.resources, RESOURCE)
-        for outcome in run(access.dataset(context.partition_key)):
-            yield _result(stage, outcome)
+        dataset = access.dataset(context.partition_key)
+        given, before = verdicts(dataset, stage, run)
+        told = f"{given.judged}, on the same data" if before else given.judged
+        for check, verdict in zip(checks, given.checks, strict=True):
+            yield _result(dataset, stage, check, verdict, told)
 
     return check_stage
 
@@ -53,20 +58,22 @@ def _spec(stage: str, check: Check) -> dg.AssetCheckSpec:
         )
 
 
-def _result(stage: str, outcome: CheckOutcome) -> dg.AssetCheckResult:
-    check = outcome.check
+def _result(
+    dataset: Dataset, stage: str, check: Check, verdict: Verdict, judged: str
+) -> dg.AssetCheckResult:
     metadata: dict[str, dg.MetadataValue] = {
-        "figures": dg.MetadataValue.md(outcome.figures_table),
-        "data docs": dg.MetadataValue.path(str(outcome.data_docs)),
+        "figures": dg.MetadataValue.md(verdict.figures),
+        "data docs": dg.MetadataValue.path(str(dataset.reports / verdict.page)),
+        "judged": dg.MetadataValue.text(judged),
     }
-    if not outcome.passed:
-        metadata["offenders"] = dg.MetadataValue.md(outcome.offenders_table)
-        metadata["offenders in all"] = dg.MetadataValue.int(len(outcome.offenders))
+    if not verdict.passed:
+        metadata["offenders"] = dg.MetadataValue.md(verdict.offenders)
+        metadata["offenders in all"] = dg.MetadataValue.int(verdict.offending)
     return dg.AssetCheckResult(
-        passed=outcome.passed,
+        passed=verdict.passed,
         asset_key=stage,
         check_name=check.name,
         severity=dg.AssetCheckSeverity.ERROR if check.is_error else dg.AssetCheckSeverity.WARN,
-        description=outcome.summary,
+        description=verdict.summary,
         metadata=metadata,
     )

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import dagster as dg
 
 from assets.partitions import DATASETS
-from assets.workspace import versions
+from assets.workspace import files, versions
 from assets.workspace.project import Dataset, Project
 from assets.workspace.stage import StageReport
 from assets.workspace.tracking import Tracking
@@ -29,6 +30,10 @@ RETRY = dg.RetryPolicy(max_retries=2, delay=5, backoff=dg.Backoff.EXPONENTIAL)
 """For buckets and servers that do not answer. What a user has to repair is not tried again."""
 
 _SHOWN = 20
+
+
+Draw = Callable[[], bytes | None]
+"""Draws a PNG; None where there is nothing to be seen."""
 
 
 class ProjectAccess(Protocol):
@@ -87,11 +92,25 @@ def explained() -> Iterator[None]:
 
 
 def committed(
-    dataset: Dataset, report: StageReport, metadata: Mapping[str, Any]
+    dataset: Dataset,
+    report: StageReport,
+    metadata: Mapping[str, Any],
+    drawn: Mapping[str, Draw] = MappingProxyType({}),
 ) -> dg.MaterializeResult[Any]:
-    """Commit a stage's output to DVC and say what it did; the data version is DVC's md5."""
+    """Commit a stage's output to DVC and say what it did; the data version is DVC's md5.
+
+    Args:
+        dataset: whose stage.
+        report: of the stage.
+        metadata: what else to show.
+        drawn: pictures to show of what the stage made, drawn only if that is new.
+    """
     version = versions.commit(dataset, report.stage)
-    shown = {**shown_report(report, dataset.stage(report.stage)), **metadata}
+    shown = {
+        **shown_report(report, dataset.stage(report.stage)),
+        **metadata,
+        **_pictures(dataset, report.stage, drawn),
+    }
     return dg.MaterializeResult(metadata=shown, data_version=dg.DataVersion(version))
 
 
@@ -110,6 +129,27 @@ def shown_report(report: StageReport, folder: Path) -> dict[str, Any]:
         shown["quarantine"] = dg.MetadataValue.md(_quarantine_table(report.quarantined))
     if report.warnings:
         shown["warnings"] = dg.MetadataValue.md("\n".join(f"- {w}" for w in report.warnings))
+    return shown
+
+
+def _pictures(
+    dataset: Dataset, stage: str, drawn: Mapping[str, Draw]
+) -> dict[str, dg.MarkdownMetadataValue]:
+    """The pictures by name, each kept for as long as the stage and those before it are the same."""
+    made_from = versions.made_from(dataset, stage)
+    folder = dataset.reports / "figures"
+    shown = {}
+    for name, draw in drawn.items():
+        stem = f"{stage}.{name.replace(' ', '_')}"
+        path = folder / f"{stem}.{made_from}.png"
+        if not path.is_file():
+            png = draw()
+            for old in folder.glob(f"{stem}.*.png"):
+                old.unlink()
+            if png is None:
+                continue
+            files.write_bytes(path, png)
+        shown[name] = picture(path.read_bytes(), name)
     return shown
 
 

@@ -11,11 +11,13 @@ import csv
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 import numpy.typing as npt
+from ruamel.yaml import YAML
 
 from tevad_model.atomic import TEMPORARY_PREFIX, replacing
 
@@ -61,6 +63,36 @@ def write_json(path: Path, data: object) -> None:
 def read_json(path: Path) -> Any:
     """Read a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+class Stamp(NamedTuple):
+    """What changes of a file when it is written anew; of one that is not there, all 0."""
+
+    inode: int
+    bytes: int
+    modified: int
+
+
+def stamp(path: Path) -> Stamp:
+    """The stamp of a file as it is now."""
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return Stamp(0, 0, 0)
+    return Stamp(stat.st_ino, stat.st_size, stat.st_mtime_ns)
+
+
+def read_yaml(path: Path) -> Any:
+    """Read a YAML file, once for as long as it stays the same: parsing takes long.
+
+    What is returned is shared and must not be changed.
+    """
+    return _parse_yaml(path, stamp(path))
+
+
+@lru_cache(maxsize=8)
+def _parse_yaml(path: Path, _: Stamp) -> Any:
+    return YAML(typ="safe").load(path)
 
 
 def write_array(path: Path, name: str, array: Array, header: Mapping[str, object]) -> None:

@@ -23,7 +23,7 @@ from pydantic import (
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from assets.workspace.files import replace_text
+from assets.workspace.files import read_yaml, replace_text
 from assets.workspace.locks import locked
 from tevad_model.config import TrainingParams, TuningParams
 from tevad_model.dataset import name_problem
@@ -314,7 +314,7 @@ def load_params(root: Path) -> Params:
     """
     path = root / FILE_NAME
     try:
-        data = YAML(typ="safe").load(path)
+        data = read_yaml(path)
     except FileNotFoundError:
         raise InputError(f"{path}: not there; run inside a project that has one") from None
     except YAMLError as error:

@@ -37,10 +37,13 @@ MODEL_PREFIX = "tevad-"
 LOCAL_PAGES = "http://127.0.0.1:5000"
 """Where `tevad up` shows a local store's runs."""
 
-_WORKSPACE = "logged_from"
+WORKSPACE = "logged_from"
 """Which machine and project a run or a logged model is from."""
 
-_PARENT = "mlflow.parentRunId"
+PARENT = "mlflow.parentRunId"
+"""The tag that names the run above."""
+
+_SQLITE = "sqlite:///"
 _NAME = "mlflow.runName"
 _METRICS_AT_ONCE = 1000
 _EXISTS = "RESOURCE_ALREADY_EXISTS"
@@ -79,7 +82,7 @@ class Tracking:
             database.prepare("mlflow")
             return cls(database.url("mlflow"), artifacts, workspace)
         project.state.mkdir(exist_ok=True)
-        return cls(f"sqlite:///{project.state / 'mlflow.db'}", artifacts, workspace)
+        return cls(f"{_SQLITE}{project.state / 'mlflow.db'}", artifacts, workspace)
 
     @property
     def address(self) -> str:
@@ -87,6 +90,12 @@ class Tracking:
         parts = urlsplit(self.uri)
         _, at, place = parts.netloc.rpartition("@")
         return f"{parts.scheme}://{place}{parts.path}" if at else self.uri
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it is a local store that is not there; to open one makes it, empty."""
+        path = self.uri.removeprefix(_SQLITE)
+        return path != self.uri and not Path(path).is_file()
 
     @property
     def client(self) -> MlflowClient:
@@ -172,9 +181,9 @@ class Tracking:
         client = self.client
         all_tags = {
             _NAME: name,
-            _WORKSPACE: self.workspace,
+            WORKSPACE: self.workspace,
             **tags,
-            **({_PARENT: parent.run_id} if parent else {}),
+            **({PARENT: parent.run_id} if parent else {}),
         }
         run = client.create_run(self.experiment(experiment), tags=all_tags)
         status = "KILLED"
@@ -190,7 +199,7 @@ class Tracking:
     @contextmanager
     def start_model(self, experiment: str, name: str, run: Run) -> Iterator[LoggedModel]:
         """Open a logged model of a run to be filled; it ends as READY, or as FAILED."""
-        client, tags = self.client, {_WORKSPACE: self.workspace}
+        client, tags = self.client, {WORKSPACE: self.workspace}
         model = client.create_logged_model(
             self.experiment(experiment), name=name, source_run_id=run.info.run_id, tags=tags
         )
@@ -209,10 +218,10 @@ class Tracking:
         """
         client, folder = self.client, [self.experiment(experiment)]
         for run in client.search_runs(folder, filter_string="attributes.status = 'RUNNING'"):
-            if run.data.tags.get(_WORKSPACE) == self.workspace:
+            if run.data.tags.get(WORKSPACE) == self.workspace:
                 client.set_terminated(run.info.run_id, status="KILLED")
         for model in client.search_logged_models(folder):
-            if model.status == "PENDING" and model.tags.get(_WORKSPACE) == self.workspace:
+            if model.status == "PENDING" and model.tags.get(WORKSPACE) == self.workspace:
                 client.finalize_logged_model(model.model_id, "FAILED")
 
     def run_page(self, run_id: str) -> str:

@@ -6,20 +6,26 @@ or a test ran the stage, and is what Dagster's DataVersion and the tags of an ML
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from assets.workspace import files
+from assets.workspace.params import FILE_NAME as PARAMS
 from assets.workspace.project import STAGES, Dataset, Project
 from tevad_model.errors import InputError
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
+    from dvc.stage import PipelineStage
 
-LOCK_FILE = "dvc.lock"
+PIPELINE, LOCK_FILE = "dvc.yaml", "dvc.lock"
 LOCK_REMEDY = (
     f"Take it back from git, or remove {LOCK_FILE}: the next run enters again what lies in data/"
 )
@@ -28,35 +34,49 @@ LOCK_REMEDY = (
 def commit(dataset: Dataset, stage: str) -> str:
     """Take a stage's output into DVC as it lies there and return its version.
 
-    Waits for DVC's locks. Afterwards ``dvc status`` finds the stage up to date.
+    Waits for DVC's locks. Afterwards ``dvc status`` finds the stage up to date. Where it does so
+    already nothing is written: DVC would take in and link every file anew.
 
     Raises:
         InputError: if ``dvc.yaml`` has no such stage for the dataset, ``params.yaml`` lacks a key
             that it names, or ``dvc.lock`` is damaged.
     """
-    from dvc.dependency.param import MissingParamsError
-    from dvc.parsing import ResolveError
-
     from assets.workspace.dvc_repository import in_turn, opened
 
-    with opened(dataset.project) as repo:
-        target = f"{_pipeline(repo)}:{_address(dataset, stage)}"
-        try:
+    if not is_up_to_date(dataset, stage):
+        with opened(dataset.project) as repo, _explained(dataset, stage):
+            target = f"{_pipeline(repo)}:{_address(dataset, stage)}"
             in_turn(repo, lambda: repo.commit(target=target, force=True))
-        except MissingParamsError as error:
-            raise InputError(f"{error} Add them there.") from None
-        except ResolveError as error:
-            entry = f"datasets.{dataset.name} of params.yaml"
-            raise InputError(f"{error} ({entry} has the items; add it there)") from None
-        return _version(repo, dataset, stage)
+    return recorded(dataset.project)[stage, dataset.name]
+
+
+def is_up_to_date(dataset: Dataset, stage: str) -> bool:
+    """Whether inputs, parameters and output are as they were committed, as ``dvc status`` has it.
+
+    DVC knows no code; a stage has to ask for itself whether that is the same. Unlike DVC's own
+    command this takes no locks: under ``dvc repro`` they are the caller's.
+
+    Raises:
+        InputError: as :func:`commit`.
+    """
+    if (stage, dataset.name) not in recorded(dataset.project):
+        return False
+    with _explained(dataset, stage):
+        found = _stages(dataset.project)[_address(dataset, stage)]
+        entries = (*found.deps, *found.outs)
+        return not found.cmd_changed and not any(entry.status() for entry in entries)
 
 
 def current(dataset: Dataset, stage: str) -> str:
     """The version of a stage's output as it lies there, whether or not DVC has it."""
+    from dvc_data.hashfile.build import build
+
     from assets.workspace.dvc_repository import opened
 
     with opened(dataset.project) as repo:
-        return _version(repo, dataset, stage)
+        odb, folder = repo.cache.local, str(dataset.stage(stage))
+        _, _, found = build(odb, folder, repo.fs, odb.hash_name, ignore=repo.dvcignore)
+        return str(found.hash_info.value)
 
 
 def recorded(project: Project) -> dict[tuple[str, str], str]:
@@ -77,7 +97,7 @@ def _locked_stages(project: Project) -> dict[str, Any]:
     """What ``dvc.lock`` has under ``stages``."""
     path = project.root / LOCK_FILE
     try:
-        content = YAML(typ="safe").load(path) or {}
+        content = files.read_yaml(path) or {}
     except FileNotFoundError:
         return {}
     except YAMLError as error:
@@ -85,6 +105,26 @@ def _locked_stages(project: Project) -> dict[str, Any]:
         raise InputError(f"{path}: not YAML: {reason}. {LOCK_REMEDY}") from None
     stages: dict[str, Any] = content.get("stages") or {}
     return stages
+
+
+def made_from(dataset: Dataset, stage: str) -> str:
+    """A digest of the recorded versions of a stage and of all before it."""
+    found = recorded(dataset.project)
+    chain = STAGES[: STAGES.index(stage) + 1]
+    lines = (f"{each} {found.get((each, dataset.name))}\n" for each in chain)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()[:16]
+
+
+@contextmanager
+def locked(project: Project) -> Iterator[Repo]:
+    """DVC's repository with its lock held, so that nobody else commits; waits for who does."""
+    from dvc.repo import lock_repo
+
+    from assets.workspace.dvc_repository import in_turn, opened
+
+    with opened(project) as repo, ExitStack() as held:
+        in_turn(repo, lambda: held.enter_context(lock_repo(repo)))
+        yield repo
 
 
 def git_state(project: Project) -> dict[str, str]:
@@ -113,24 +153,52 @@ def _git(project: Project, *arguments: str) -> str | None:
     return done.stdout.strip()
 
 
+def _stages(project: Project) -> Mapping[str, PipelineStage]:
+    """DVC's stages by address.
+
+    Its files are read once for as long as they are the same: that takes DVC longer than looking at
+    a thousand files of data.
+    """
+    named = (project.root / name for name in (PIPELINE, LOCK_FILE, PARAMS))
+    return _read_stages(project, tuple(files.stamp(path) for path in named))
+
+
+@lru_cache(maxsize=1)
+def _read_stages(project: Project, _: tuple[files.Stamp, ...]) -> Mapping[str, PipelineStage]:
+    from dvc.dvcfile import load_file
+
+    from assets.workspace.dvc_repository import opened, settled
+
+    with opened(project) as repo:
+        pipeline = _pipeline(repo)
+        stages: Mapping[str, PipelineStage] = settled(
+            repo, lambda: load_file(repo, pipeline).stages
+        )
+        return stages
+
+
+@contextmanager
+def _explained(dataset: Dataset, stage: str) -> Iterator[None]:
+    """Say what of ``dvc.yaml`` and ``params.yaml`` does not fit."""
+    from dvc.dependency.param import MissingParamsError
+    from dvc.parsing import ResolveError
+    from dvc.stage.exceptions import StageNotFound
+
+    try:
+        yield
+    except MissingParamsError as error:
+        raise InputError(f"{error} Add them there.") from None
+    except StageNotFound:
+        raise InputError(f"{PIPELINE}: no stage {_address(dataset, stage)}") from None
+    except ResolveError as error:
+        entry = f"datasets.{dataset.name} of params.yaml"
+        raise InputError(f"{error} ({entry} has the items; add it there)") from None
+
+
 def _address(dataset: Dataset, stage: str) -> str:
     return f"{stage}@{dataset.name}"
 
 
 def _pipeline(repo: Repo) -> str:
     """The pipeline's file by its full path: DVC takes a bare name from the working folder."""
-    return str(Path(repo.root_dir) / "dvc.yaml")
-
-
-def _version(repo: Repo, dataset: Dataset, stage: str) -> str:
-    from dvc.stage.exceptions import StageNotFound
-
-    from assets.workspace.dvc_repository import settled
-
-    pipeline, address = _pipeline(repo), _address(dataset, stage)
-    try:
-        loaded = settled(repo, lambda: repo.stage.load_one(pipeline, address))
-    except StageNotFound:
-        raise InputError(f"dvc.yaml: no stage {_address(dataset, stage)}") from None
-    folder = str(dataset.stage(stage))
-    return str(next(out for out in loaded.outs if out.fs_path == folder).get_hash().value)
+    return str(Path(repo.root_dir) / PIPELINE)

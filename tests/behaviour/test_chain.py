@@ -16,13 +16,14 @@ from dvc.repo import Repo
 from projects import TrainedProject, digests
 
 from assets.checks import ALL_CHECKS
+from assets.evaluation_metrics import evaluate
 from assets.promotion.decision import last_decision
 from assets.raw_videos import read_raw_videos, video_path
 from assets.registered_model import CHALLENGER
 from assets.tevad_model import find_training_run
 from assets.workspace import files, versions
-from assets.workspace.project import STAGES, Dataset, Project
-from assets.workspace.tracking import DATA_TAG
+from assets.workspace.project import CHAIN, STAGES, Dataset, Project
+from assets.workspace.tracking import DATA_TAG, Tracking
 from orchestration.agreement import latest_version
 from orchestration.build import SPECS
 from orchestration.running import run_chain
@@ -39,8 +40,16 @@ def dvc_status(project: Project) -> object:
 
 def done(dataset: Dataset) -> dict[str, int]:
     """What each stage's last run worked on."""
-    reports = {stage: files.read_json(dataset.reports / f"{stage}.json") for stage in STAGES}
+    reports = {stage: files.read_json(dataset.reports / f"{stage}.json") for stage in CHAIN}
     return {stage: report["done"] for stage, report in reports.items()}
+
+
+def judged(run: str) -> list[str]:
+    """When each check of a run was judged."""
+    with dg.DagsterInstance.get() as instance:
+        records = instance.all_logs(run, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION)
+    events = [record.dagster_event for record in records if record.dagster_event]
+    return [str(e.asset_check_evaluation_data.metadata["judged"].value) for e in events]
 
 
 def edit_table(dataset: Dataset, change: dict[str, dict[str, str]], *added: dict[str, str]) -> Path:
@@ -138,12 +147,22 @@ def test_a_second_run_does_no_work_and_changes_no_byte(trained_copy: Dataset) ->
     outcome = run_chain(trained_copy)
     assert outcome.success, outcome.failures
     assert outcome.model == "tevad-rendered/1"
-    assert {
-        stage: done(trained_copy)[stage] for stage in (*PER_VIDEO, "tevad_model")
-    } == dict.fromkeys((*PER_VIDEO, "tevad_model"), 0)
+    assert done(trained_copy) == dict.fromkeys(CHAIN, 0)
+    assert {said.endswith(", on the same data") for said in judged(outcome.run_id)} == {True}
     assert digests(project.data) == before
     assert (project.root / versions.LOCK_FILE).read_bytes() == lock
     assert dvc_status(project) == {}
+
+
+def test_an_evaluation_that_its_run_lost_is_logged_again(trained_copy: Dataset) -> None:
+    tracking, tag = Tracking.of(trained_copy.project), f"{DATA_TAG}evaluation_metrics"
+    run = find_training_run(trained_copy, tracking)
+    assert run is not None
+    version = tracking.client.get_run(run.run_id).data.tags[tag]
+    tracking.client.delete_tag(run.run_id, tag)
+    evaluate(trained_copy, tracking)
+    assert done(trained_copy)["evaluation_metrics"] == 0
+    assert tracking.client.get_run(run.run_id).data.tags[tag] == version
 
 
 def test_one_more_video_costs_one_video(trained_copy: Dataset, write_video: WriteVideo) -> None:

@@ -54,7 +54,9 @@ class ModelOptions(BaseModel):
         """The precision, resolved."""
         if self.dtype != "auto":
             return self.dtype
-        return "float32" if self.torch_device.type == "cpu" else "float16"
+        from tevad_model.devices import device_kind
+
+        return "float32" if device_kind(self.device) == "cpu" else "float16"
 
     @property
     def torch_dtype(self) -> torch.dtype:

@@ -2,12 +2,14 @@ from collections.abc import Iterator
 
 import dagster as dg
 import pytest
+from dvc.repo import Repo
 from small_dataset import change_row, write_figures
 
 from assets.checks import ALL_CHECKS
 from assets.checks.evaluation_metrics import evaluation_metrics_checks
 from assets.checks.raw_videos import raw_videos_checks
 from assets.partitions import DATASETS
+from assets.workspace import files
 from assets.workspace.project import STAGES, Dataset
 
 
@@ -36,6 +38,12 @@ def evaluation_metrics() -> None: ...
 
 @dg.asset(partitions_def=DATASETS, deps=[evaluation_metrics])
 def registered_model() -> None: ...
+
+
+@pytest.fixture(autouse=True)
+def repository(dataset: Dataset) -> None:
+    """Which data were judged is told by DVC."""
+    Repo.init(str(dataset.project.root), no_scm=True).close()
 
 
 @pytest.fixture
@@ -108,6 +116,49 @@ def test_a_model_no_better_than_chance_is_not_registered(
     result = run(instance, dataset, assets, evaluation_metrics_checks)
     assert not result.success
     assert materialized(result) == ["evaluation_metrics"]
+
+
+def judged(result: dg.ExecuteInProcessResult) -> set[str]:
+    return {str(e.metadata["judged"].value) for e in result.get_asset_check_evaluations()}
+
+
+def test_the_same_data_are_judged_once(instance: dg.DagsterInstance, dataset: Dataset) -> None:
+    [first] = judged(run(instance, dataset, [raw_videos], raw_videos_checks))
+    page = dataset.reports / "data_docs" / "raw_videos" / "videos.html"
+    written = files.stamp(page)
+    again = run(instance, dataset, [raw_videos], raw_videos_checks)
+    assert judged(again) == {f"{first}, on the same data"}
+    assert all(evaluation.passed for evaluation in again.get_asset_check_evaluations())
+    assert files.stamp(page) == written
+    page.unlink()
+    [anew] = judged(run(instance, dataset, [raw_videos], raw_videos_checks))
+    assert "same data" not in anew
+    assert page.is_file()
+
+
+def test_a_failure_is_told_again_as_it_was(instance: dg.DagsterInstance, dataset: Dataset) -> None:
+    change_row(dataset, "raw_videos", "train-normal-0", problem="cut off")
+    results = [run(instance, dataset, [raw_videos], raw_videos_checks) for _ in range(2)]
+    first, again = ([e for e in r.get_asset_check_evaluations() if not e.passed] for r in results)
+    assert [e.check_name for e in again] == ["no_video_is_quarantined"]
+    assert [e.metadata["offenders"] for e in again] == [e.metadata["offenders"] for e in first]
+    assert [e.severity for e in again] == [e.severity for e in first]
+
+
+def test_other_data_and_other_limits_are_judged_anew(
+    instance: dg.DagsterInstance, dataset: Dataset
+) -> None:
+    assert run(instance, dataset, [raw_videos], raw_videos_checks).success
+    change_row(dataset, "raw_videos", "train-normal-0", problem="cut off")
+    assert run(instance, dataset, [raw_videos], raw_videos_checks).success
+    params = dataset.project.root / "params.yaml"
+    params.write_text(f"{params.read_text()}checks: {{max_quarantined_share: 0.0}}\n")
+    strict = dataset.project.dataset(dataset.name)
+    result = run(instance, strict, [raw_videos], raw_videos_checks)
+    assert {e.check_name for e in result.get_asset_check_evaluations() if not e.passed} == {
+        "few_videos_are_quarantined",
+        "no_video_is_quarantined",
+    }
 
 
 def test_results_are_kept_by_dataset(instance: dg.DagsterInstance, dataset: Dataset) -> None:

@@ -1,11 +1,12 @@
 """What DVC says of a stage's data, and what is said where it cannot."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 from dvc.repo import Repo
 
-from assets.workspace import versions
+from assets.workspace import files, versions
 from assets.workspace.params import DatasetParams, write_dataset
 from assets.workspace.project import Dataset, Project
 from tevad_model.errors import InputError
@@ -37,6 +38,47 @@ def test_a_commit_takes_what_lies_there_and_leaves_nothing_to_do(dataset: Datase
         assert repo.status(targets=["raw_videos@site"]) == {}
 
 
+def test_a_commit_of_what_is_committed_writes_nothing(dataset: Dataset) -> None:
+    assert not versions.is_up_to_date(dataset, "raw_videos")
+    version = versions.commit(dataset, "raw_videos")
+    lock, file = dataset.project.root / "dvc.lock", dataset.stage("raw_videos") / "file"
+    before = (files.stamp(lock), files.stamp(file))
+    assert versions.is_up_to_date(dataset, "raw_videos")
+    assert versions.commit(dataset, "raw_videos") == version
+    assert (files.stamp(lock), files.stamp(file)) == before
+
+
+def test_a_commit_brings_back_what_the_cache_lost(dataset: Dataset) -> None:
+    version = versions.commit(dataset, "raw_videos")
+    cache = dataset.project.root / ".dvc" / "cache"
+    before = set(cache.rglob("*"))
+    shutil.rmtree(cache)
+    assert not versions.is_up_to_date(dataset, "raw_videos")
+    assert versions.commit(dataset, "raw_videos") == version
+    assert set(cache.rglob("*")) == before
+
+
+@pytest.mark.parametrize("changed", ["source", "output", "parameter"])
+def test_what_changed_since_the_commit_is_not_up_to_date(dataset: Dataset, changed: str) -> None:
+    versions.commit(dataset, "raw_videos")
+    if changed == "source":
+        (dataset.source / "file").write_text("other")
+    elif changed == "output":
+        (dataset.stage("raw_videos") / "more").write_text("content")
+    else:
+        edit(dataset, "source: nowhere", "source: elsewhere")
+    assert not versions.is_up_to_date(dataset, "raw_videos")
+
+
+def test_what_a_stage_was_made_from_changes_with_any_stage_before_it(dataset: Dataset) -> None:
+    versions.commit(dataset, "raw_videos")
+    versions.commit(dataset, "snippet_features")
+    before = versions.made_from(dataset, "snippet_features")
+    (dataset.stage("raw_videos") / "file").write_text("other")
+    versions.commit(dataset, "raw_videos")
+    assert versions.made_from(dataset, "snippet_features") != before
+
+
 def test_other_content_is_another_version_and_the_same_the_same(dataset: Dataset) -> None:
     file = dataset.stage("raw_videos") / "file"
     first = versions.commit(dataset, "raw_videos")
@@ -64,7 +106,7 @@ def test_a_key_that_dvc_yaml_reads_and_the_dataset_lacks_is_named(dataset: Datas
 def test_a_stage_that_dvc_yaml_lacks_is_named(dataset: Dataset) -> None:
     (dataset.project.root / "dvc.yaml").write_text("stages: {}\n")
     with pytest.raises(InputError, match="no stage raw_videos@site"):
-        versions.current(dataset, "raw_videos")
+        versions.commit(dataset, "raw_videos")
 
 
 def test_without_a_dvc_repository_the_remedy_is_told(dataset: Dataset) -> None:

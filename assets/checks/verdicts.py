@@ -1,0 +1,139 @@
+"""What was said of a stage's data, kept so that the same data are not judged twice.
+
+A verdict holds while all it depends on is the same: the data as they lie there, the versions of what
+they were made from, the source's listing, the limits, and the code that measures and judges. Who
+reads it is told when it was given. It is kept beside the data docs; without it, or without its
+pages, the stage is judged again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import version as installed_version
+from pathlib import Path
+
+import assets
+import tevad_model
+from assets.checks.expectations import CheckOutcome
+from assets.workspace import files, versions
+from assets.workspace.project import Dataset
+
+FOLDER = "checks"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What came of one check, as people are shown it.
+
+    Attributes:
+        check: its name.
+        passed: whether nothing offends.
+        summary: one line.
+        figures: what was measured against which limit, as a Markdown table.
+        offenders: the first offenders, as a Markdown table.
+        offending: how many there are.
+        page: of the data docs that shows it, from the dataset's folder of reports.
+    """
+
+    check: str
+    passed: bool
+    summary: str
+    figures: str
+    offenders: str
+    offending: int
+    page: str
+
+    @classmethod
+    def of(cls, outcome: CheckOutcome, reports: Path) -> Verdict:
+        """What an outcome comes to."""
+        return cls(
+            outcome.check.name,
+            outcome.passed,
+            outcome.summary,
+            outcome.figures_table,
+            outcome.offenders_table,
+            len(outcome.offenders),
+            outcome.data_docs.relative_to(reports).as_posix(),
+        )
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """What came of a stage's checks.
+
+    Attributes:
+        key: identity of all that they depend on.
+        judged: when, as ISO 8601.
+        checks: one for each.
+    """
+
+    key: str
+    judged: str
+    checks: tuple[Verdict, ...]
+
+    @classmethod
+    def read(cls, path: Path, reports: Path) -> Verdicts | None:
+        """What was kept; None if there is nothing, it is not whole, or its pages are gone."""
+        try:
+            kept = files.read_json(path)
+            checks = tuple(Verdict(**verdict) for verdict in kept.pop("checks"))
+            found = cls(**kept, checks=checks)
+        except (FileNotFoundError, ValueError, TypeError, KeyError):
+            return None
+        return found if all((reports / each.page).is_file() for each in checks) else None
+
+
+def verdicts(
+    dataset: Dataset, stage: str, judge: Callable[[Dataset], Sequence[CheckOutcome]]
+) -> tuple[Verdicts, bool]:
+    """The verdicts on a stage's data, and whether they were given before on just these.
+
+    Args:
+        dataset: whose data.
+        stage: which.
+        judge: judges them, if that has to be done.
+    """
+    reports, key = dataset.reports, _key(dataset, stage)
+    path = reports / FOLDER / f"{stage}.json"
+    kept = Verdicts.read(path, reports)
+    if kept is not None and kept.key == key:
+        return kept, True
+    outcomes = judge(dataset)
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    given = Verdicts(key, now, tuple(Verdict.of(outcome, reports) for outcome in outcomes))
+    files.write_json(path, asdict(given))
+    return given, False
+
+
+def _key(dataset: Dataset, stage: str) -> str:
+    report = dataset.reports / f"{stage}.json"
+    identity = {
+        "data": versions.current(dataset, stage),
+        "made_from": versions.made_from(dataset, stage),
+        "source": {
+            path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in sorted(dataset.source.iterdir())
+        },
+        "warnings": files.read_json(report)["warnings"] if report.is_file() else [],
+        "limits": dataset.params.checks.model_dump(mode="json"),
+        "code": _code(),
+        "great_expectations": installed_version("great_expectations"),
+    }
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+@cache
+def _code() -> str:
+    """A digest of the code of the stages and of the library, which measures and judges."""
+    digest = hashlib.sha256()
+    for package in (assets, tevad_model):
+        root = Path(str(package.__file__)).parent
+        for path in sorted(root.rglob("*.py")):
+            digest.update(f"{path.relative_to(root)}\n".encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
