@@ -14,6 +14,7 @@ import click
 from orchestration.cli.chain import ablate, demo, run, stage, sync
 from orchestration.cli.datasets import dataset
 from orchestration.cli.encoders import encoders
+from orchestration.cli.garbage import gc
 from orchestration.cli.models import lineage, score
 from orchestration.cli.promotion import promote, rollback
 from orchestration.cli.servers import up
@@ -46,6 +47,7 @@ for _command in (
     dataset,
     demo,
     encoders,
+    gc,
     lineage,
     promote,
     rollback,

@@ -9,7 +9,7 @@ import hashlib
 import logging
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,12 +47,19 @@ def cached_network(cache: Path, name: str, identity: str, export: Callable[[], b
     for path in sorted(cache.glob(f"{stem}-*.onnx")):
         content = path.read_bytes()
         if path.name == _cache_name(stem, content):
+            _mark_used(path)
             return content
         path.unlink(missing_ok=True)
     content = export()
     with replacing(cache / _cache_name(stem, content)) as temporary:
         temporary.write_bytes(content)
     return content
+
+
+def _mark_used(path: Path) -> None:
+    """Let the file's time say when it was last of use, where the cache may be written."""
+    with suppress(PermissionError):
+        path.touch()
 
 
 def _cache_name(stem: str, content: bytes) -> str:
