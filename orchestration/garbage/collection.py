@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from assets.tevad_model import STAGE as TRAINING
 from assets.workspace import versions
 from assets.workspace.project import Dataset, Project
 from assets.workspace.tracking import Tracking
@@ -109,7 +110,7 @@ def _refuse_another_store(project: Project, store: Store) -> None:
     """A store that knows nothing of the models that lie here is not the one they are in."""
     known = needed.of_tags(store.runs, store.versions)
     for (stage, dataset), version in versions.recorded(project).items():
-        if stage == "tevad_model" and version not in known:
+        if stage == TRAINING and version not in known:
             raise InputError(
                 f"MLflow at {store.tracking.address} has no run of the models of {dataset} that "
                 f"{versions.LOCK_FILE} records, so it is not the one that says which data are "
@@ -119,11 +120,13 @@ def _refuse_another_store(project: Project, store: Store) -> None:
 
 @contextmanager
 def _alone(project: Project) -> Iterator[tuple[list[Dataset], Repo]]:
-    """Every dataset that left something held, and DVC's lock, in the order that stages take them."""
-    places = (project.data, project.state / "work", project.state / "reports")
-    left = {path.name for place in places if place.is_dir() for path in place.iterdir()}
-    names = sorted(left | project.params.datasets.keys())
-    datasets = [Dataset(project, name) for name in names]
+    """Every dataset held, and DVC's lock, in the order that stages take them.
+
+    Those that left work behind are held too, though ``params.yaml`` no longer has them.
+    """
+    work = project.state / "work"
+    left = {path.name for path in work.iterdir() if path.is_dir()} if work.is_dir() else set()
+    datasets = [Dataset(project, name) for name in sorted(left | project.params.datasets.keys())]
     with ExitStack() as held:
         for dataset in datasets:
             held.enter_context(dataset.held())

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 _HASH = re.compile(r"^[\s-]*md5: *['\"]?([0-9a-f]{32}(?:\.dir)?)\b", re.MULTILINE)
 _LOCK_FILES = ("dvc.lock", "*.dvc")
+_EVER = (":(top)*dvc.lock", ":(top)*.dvc")
+"""The same for git, wherever in the repository the project lay."""
+
 _NOT_LOOKED_INTO = frozenset({".git", ".dvc", ".venv", ".tevad"})
 _GONE = "0" * 40
 
@@ -66,9 +69,9 @@ def _in_history(root: Path) -> Iterator[str]:
     """Every content that a lock file ever had, from all that git keeps a name for."""
     log = _git(
         root, "log", "--all", "--full-history", "-m", "--root", "--raw", "--no-abbrev",
-        "--no-renames", "--format=", "--", *_LOCK_FILES,
+        "--no-renames", "--format=", "--", *_EVER,
     )  # fmt: skip
-    staged = _git(root, "ls-files", "--stage", "--", *_LOCK_FILES)
+    staged = _git(root, "ls-files", "--stage", "--", *_EVER)
     contents = {line.split()[3] for line in log.splitlines() if line}
     contents |= {line.split()[1] for line in staged.splitlines()}
     return (_git(root, "cat-file", "blob", content) for content in sorted(contents - {_GONE}))
