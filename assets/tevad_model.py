@@ -241,20 +241,25 @@ def trained_encoders(dataset: Dataset) -> dict[str, EncoderCard]:
 
 
 def is_current(dataset: Dataset, inputs: Inputs) -> bool:
-    """Whether the models that lie there were trained on just these inputs, and are whole."""
-    from tevad_model import artifact
+    """Whether the models that lie there were trained on just these inputs, and are whole.
 
+    Those that lie as they were committed are whole; only others are loaded to be tried.
+    """
     try:
         if files.read_json(dataset.stage(STAGE) / TRAINING)["key"] != inputs.key:
             return False
-        if versions.is_up_to_date(dataset, STAGE):
-            return True  # whole, as they were when they were committed
-        for seed in inputs.params.seeds:
-            read_history(dataset, seed)
-            artifact.load(picked_folder(dataset, seed))
-            artifact.load(seed_folder(dataset, seed) / LAST)
+        return versions.is_up_to_date(dataset, STAGE) or _can_be_loaded(dataset, inputs)
     except (FileNotFoundError, ValueError, KeyError):
         return False
+
+
+def _can_be_loaded(dataset: Dataset, inputs: Inputs) -> bool:
+    from tevad_model import artifact
+
+    for seed in inputs.params.seeds:
+        read_history(dataset, seed)
+        artifact.load(picked_folder(dataset, seed))
+        artifact.load(seed_folder(dataset, seed) / LAST)
     return True
 
 
