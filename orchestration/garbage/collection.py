@@ -73,7 +73,7 @@ def collect(
 ) -> Collection:
     """Find what nobody needs.
 
-    Waits for stages that run, and keeps others from the datasets and from DVC meanwhile.
+    Waits for runs and stages that go on, and keeps others from the datasets and from DVC meanwhile.
 
     Args:
         project: whose.
@@ -129,6 +129,7 @@ def _alone(project: Project) -> Iterator[tuple[list[Dataset], Repo]]:
     datasets = [Dataset(project, name) for name in sorted(left | project.params.datasets.keys())]
     with ExitStack() as held:
         for dataset in datasets:
+            held.enter_context(dataset.run_held())
             held.enter_context(dataset.held())
         repo = held.enter_context(versions.locked(project))
         yield datasets, repo
