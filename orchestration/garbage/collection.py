@@ -29,7 +29,7 @@ class Collection:
 
     Attributes:
         heaps: by kind; empty ones too.
-        missing: needed versions that are not where was looked.
+        missing: versions of data that runs and models need and that are not where was looked.
         removed: whether they were removed.
     """
 
@@ -88,16 +88,17 @@ def collect(
     with _alone(project) as (datasets, repo):
         store = Store.read(tracking)
         _refuse_another_store(project, store)
-        wanted = needed.of_lock_files(project.root) | needed.of_tags(store.needed, store.versions)
+        tagged = needed.of_tags(store.needed, store.versions)
+        wanted = needed.of_lock_files(project.root) | tagged
         cache = objects.cache_of(repo, project)
         reach = Reach.of(wanted, [cache])
         heaps = [objects.unneeded(objects.CACHE, cache, reach)]
-        missing = reach.missing
         if remote:
             there = objects.remote_of(repo)
             reach = Reach.of(wanted, [there, cache])
             heaps.append(objects.unneeded(objects.REMOTE, there, reach))
-            missing = reach.missing
+        # Lock files also name what git keeps, such as listings of sources; tags do not.
+        missing = tuple(version for version in reach.missing if version in tagged)
         heaps += [*store.heaps(), *leftovers.heaps(project, datasets)]
         if delete:
             for heap in heaps:

@@ -51,7 +51,7 @@ def _done(dataset: Dataset) -> Iterator[Path]:
     folders = [dataset.work / INCOMING, dataset.work / TUNING]
     if has_current_models(dataset):
         folders.append(dataset.work / TRAINING)  # else training goes on from there
-    return (folder for folder in folders if folder.exists())
+    return (folder for folder in folders if folder.is_dir() and any(folder.iterdir()))
 
 
 def _unused(project: Project) -> Iterator[Path]:
