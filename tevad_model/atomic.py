@@ -55,6 +55,17 @@ def storage_errors_named(path: Path) -> Iterator[None]:
         raise _refused(path, error.errno or 0) from error
 
 
+@contextmanager
+def full_disks_named() -> Iterator[None]:
+    """Let it come as a StorageError where the system says of a disk that it takes no more."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise _refused(error.filename or "a file of the project", error.errno) from error
+
+
 def _temporary(path: Path) -> Path:
     with storage_errors_named(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -72,7 +83,7 @@ def _number(error: OSError | SafetensorError) -> int:
     return int(found[1]) if found else 0
 
 
-def _refused(path: Path, number: int) -> StorageError:
+def _refused(path: Path | str, number: int) -> StorageError:
     return StorageError(
         f"{path}: cannot be written ({os.strerror(number)}); make room or give the right to write, "
         "and run again: what was made is kept"

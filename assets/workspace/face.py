@@ -19,6 +19,7 @@ from assets.workspace import files, versions
 from assets.workspace.project import Dataset, Project
 from assets.workspace.stage import StageReport
 from assets.workspace.tracking import Tracking
+from tevad_model.atomic import full_disks_named
 from tevad_model.errors import InputError, SourceRefusedError, SourceUnreachableError
 
 RESOURCE = "project"
@@ -83,7 +84,8 @@ def stage_asset(
 def explained() -> Iterator[None]:
     """Fail with the message of what the user can repair, at once; anything else may be retried."""
     try:
-        yield
+        with full_disks_named():
+            yield
     except InputError as error:
         refused = isinstance(error, SourceRefusedError)
         if isinstance(error, SourceUnreachableError) and not refused:
@@ -105,7 +107,8 @@ def committed(
         metadata: what else to show.
         drawn: pictures to show of what the stage made, drawn only if that is new.
     """
-    version = versions.commit(dataset, report.stage)
+    with explained():
+        version = versions.commit(dataset, report.stage)
     shown = {
         **shown_report(report, dataset.stage(report.stage)),
         **metadata,

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from assets.workspace.project import Project
+from tevad_model.atomic import full_disks_named
 from tevad_model.errors import InputError
 
 
@@ -33,7 +34,8 @@ def reported(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> None:
         try:
-            command(*args, **kwargs)
+            with full_disks_named():
+                command(*args, **kwargs)
         except InputError as error:
             raise Failure(str(error)) from None
 

@@ -172,10 +172,12 @@ def ended(*command: str, root: Path) -> Ended:
 def says(process: subprocess.Popen[str], pattern: str) -> str:
     """The next line on a process's stderr that a pattern finds; returns when it comes."""
     assert process.stderr is not None
+    said = []
     for line in process.stderr:
         if re.search(pattern, line):
             return line
-    raise AssertionError(f"it ended and never said {pattern}")
+        said.append(line)
+    raise AssertionError(f"it never said {pattern}, but: {''.join(said)}")
 
 
 @contextmanager
@@ -183,11 +185,12 @@ def started(
     *command: str, root: Path, aim: Mapping[str, object] | None = None
 ) -> Iterator[subprocess.Popen[str]]:
     """Start a command in a session of its own; nothing of it outlives the block."""
-    environment = dict(os.environ)
+    programs = Path(sys.executable).parent
+    environment = {**os.environ, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
     if aim is not None:
         environment |= {"TEVAD_TEST_AIM": json.dumps(aim), "PYTHONPATH": str(_HOOK)}
     process = subprocess.Popen(
-        [Path(sys.executable).with_name(command[0]), *command[1:]],
+        [programs / command[0], *command[1:]],
         cwd=root,
         env=environment,
         start_new_session=True,
