@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from tevad_model.atomic import replacing
+from tevad_model.atomic import full_disks_named, replacing
 from tevad_model.errors import StorageError
 
 LIMIT = 1 << 16
@@ -83,3 +83,14 @@ def test_a_place_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 def test_another_error_of_the_system_is_not_taken_for_a_full_disk(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), replacing(tmp_path / "it"):
         (tmp_path / "no-such-source").read_bytes()
+
+
+def test_a_full_disk_is_told_whoever_wrote(tmp_path: Path) -> None:
+    with (
+        pytest.raises(StorageError, match="No space left"),
+        full_disks_named(),
+        Path("/dev/full").open("w") as file,  # a device that is full
+    ):
+        file.write("content")
+    with pytest.raises(FileNotFoundError), full_disks_named():
+        (tmp_path / "absent").open()
