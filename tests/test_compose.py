@@ -112,6 +112,11 @@ def test_nothing_has_a_default_password(compose: dict[str, Any]) -> None:
                 assert re.fullmatch(r"\$\{\w+:\?[^}]+\}", password), name
 
 
+def test_the_file_of_secrets_stays_out_of_git_and_of_the_image() -> None:
+    assert "/.env" in (REPOSITORY / ".gitignore").read_text().splitlines()
+    assert ".env" in (REPOSITORY / ".dockerignore").read_text().splitlines()
+
+
 def test_ports_are_open_to_this_machine_alone(compose: dict[str, Any]) -> None:
     published = {name: service.get("ports", []) for name, service in compose["services"].items()}
     assert {name for name, ports in published.items() if ports} == {"mlflow", "webserver", "s3"}

@@ -112,7 +112,7 @@ class Database:
             from psycopg2.sql import SQL, Identifier
         except ModuleNotFoundError:
             raise InputError(
-                f"{VARIABLE} is set, but the driver is not installed: pip install 'tevad[postgres]'"
+                f"{VARIABLE} is set, but its driver is not installed; install the project with the extra `postgres`"
             ) from None
         try:
             connection = psycopg2.connect(

@@ -9,7 +9,7 @@ import click
 
 from assets.workspace.database import Database
 from orchestration.cli.common import current_project, reported
-from orchestration.profiles import CODE, TEAM, Places, personal, team
+from orchestration.profiles import CODE, MLFLOW, TEAM, Places, personal, team
 from orchestration.serving import LOOPBACK, Server, become, start, stop
 from tevad_model.errors import InputError
 
@@ -85,6 +85,8 @@ def _serve(project: Project, groups: list[list[Server]]) -> None:
     for server in (server for group in groups for server in group):
         if server.address.startswith("http"):
             click.echo(f"{server.name}: {server.address}")
+        if server.name == MLFLOW:
+            click.echo(f"for `tevad` beside it: export MLFLOW_TRACKING_URI={server.address}")
     click.echo("Ctrl-C stops them.")
     try:
         while all(process.poll() is None for process in running):
