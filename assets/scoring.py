@@ -223,7 +223,11 @@ def packed_pipeline(version: ModelVersion, tracking: Tracking) -> Iterator[Path]
         artifacts = Model.load(local).flavors["python_function"].get("artifacts", {})
         if "pipeline" not in artifacts:
             raise InputError(f"{address(version)}: not a model of this project; it has no pipeline")
-        yield Path(local) / artifacts["pipeline"]["path"]
+        root = Path(local).resolve()
+        pipeline = (root / artifacts["pipeline"]["path"]).resolve()
+        if not pipeline.is_relative_to(root):
+            raise InputError(f"{address(version)}: names a pipeline outside of its own files")
+        yield pipeline
 
 
 @contextmanager

@@ -14,7 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from assets.scoring import packed_pipeline
 from assets.workspace.params import load_params
+from assets.workspace.project import Project
+from assets.workspace.tracking import Tracking
 from tevad_model.errors import InputError
 from tevad_model.ready_made import EMBEDDINGS, FEATURES, read_array
 
@@ -140,6 +143,24 @@ def test_no_message_has_a_trackings_address_with_its_password() -> None:
     shown = re.compile(r"\{(self|tracking)\.uri")
     modules = [path for package in CODE for path in (REPOSITORY / package).rglob("*.py")]
     assert [str(path) for path in modules if shown.search(path.read_text())] == []
+
+
+@pytest.mark.parametrize("path", ["../outside", "/etc"])
+def test_a_registered_model_cannot_name_files_outside_of_its_own(
+    path: str, project_root: Path, tmp_path: Path
+) -> None:
+    files = tmp_path / "model"
+    files.mkdir()
+    flavor = f"{{loader_module: own, artifacts: {{pipeline: {{path: {path!r}}}}}}}"
+    (files / "MLmodel").write_text(f"flavors: {{python_function: {flavor}}}")
+    tracking = Tracking.of(Project.at(project_root))
+    tracking.client.create_registered_model("tevad-site")
+    version = tracking.client.create_model_version("tevad-site", str(files))
+    with (
+        pytest.raises(InputError, match="tevad-site/1: names a pipeline outside"),
+        packed_pipeline(version, tracking),
+    ):
+        pass
 
 
 @pytest.mark.parametrize("name", ["../outside", "/outside", "a/b", ""])
