@@ -1,0 +1,163 @@
+"""The bucket fails: nothing is lost, no half object is taken for a whole one, and a re-run goes on.
+
+All on a real S3 server of the test's own, behind a proxy that breaks connections where it is told to
+and kills the server at that moment.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from s3_proxy import Fault, Proxy, running_proxy
+from s3_server import S3Server
+
+from assets.raw_videos import ingest_raw_videos
+from assets.workspace import listing, s3
+from assets.workspace.face import explained
+from assets.workspace.params import DatasetParams
+from assets.workspace.project import Dataset, Project
+from assets.workspace.sources import open_source
+from assets.workspace.storage import VARIABLE, Storage
+from assets.workspace.tracking import Tracking
+from orchestration.datasets import add_dataset
+from tevad_model.errors import InputError, SourceRefusedError, SourceUnreachableError
+
+MIB = 1 << 20
+
+WriteVideo = Callable[..., Path]
+
+
+@dataclass
+class Team:
+    """A project that uses a bucket, which lies behind the proxy."""
+
+    project: Project
+    storage: Storage
+    server: S3Server
+    proxy: Proxy
+
+    def fault(self, method: str, path: str, **what: Any) -> None:
+        self.proxy.faults.append(Fault(method, path, **what))
+
+    def kill_within(self, method: str, path: str, after: int) -> None:
+        """Kill the server when so many bytes of the body have passed."""
+        self.fault(method, path, cut_after=after, then=self.server.kill)
+
+
+@pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[S3Server]:
+    """One that the test may kill."""
+    server = S3Server(tmp_path / "server")
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+@pytest.fixture
+def team(
+    project_root: Path, own_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Team]:
+    with running_proxy(own_server.address) as proxy:
+        for name, value in {**own_server.environment, "AWS_ENDPOINT_URL": proxy.address}.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv(VARIABLE, f"s3://{own_server.new_bucket()}/team")
+        project, storage = Project.at(project_root), Storage.required()
+        storage.use_for_dvc(project)
+        yield Team(project, storage, own_server, proxy)
+
+
+@pytest.fixture
+def site(team: Team, write_video: WriteVideo, tmp_path: Path) -> Dataset:
+    """A dataset whose videos lie in the bucket."""
+    rows, client = ["video,path,label"], team.server.client()
+    for name, label in (("a", "normal"), ("b", "abnormal"), ("c", "normal")):
+        video = write_video(tmp_path / f"{name}.mp4", seed=ord(name))
+        client.upload_file(str(video), team.storage.bucket, f"team/videos/site/{name}.mp4")
+        rows.append(f"{name},{name}.mp4,{label}")
+    table = "".join(f"{row}\n" for row in rows).encode()
+    client.put_object(Bucket=team.storage.bucket, Key="team/videos/site/videos.csv", Body=table)
+    source = f"{team.storage.videos}/site"
+    return add_dataset(team.project, "site", DatasetParams(source=source))
+
+
+def fetched(team: Team) -> list[str]:
+    """The videos that were fetched since this was last asked."""
+    asked = [
+        path.rpartition("/")[2]
+        for method, path, _ in team.proxy.requests
+        if method == "GET" and path.endswith(".mp4")
+    ]
+    team.proxy.requests.clear()
+    return asked
+
+
+def test_only_what_changed_is_fetched_again(
+    team: Team, site: Dataset, write_video: WriteVideo, tmp_path: Path
+) -> None:
+    ingest_raw_videos(site)
+    assert fetched(team) == ["a.mp4", "b.mp4", "c.mp4"]
+    listing.refresh(site)
+    ingest_raw_videos(site)
+    assert fetched(team) == []
+    other = write_video(tmp_path / "other.mp4", seed=7)
+    key = "team/videos/site/b.mp4"
+    team.server.client().upload_file(str(other), team.storage.bucket, key)
+    listing.refresh(site)
+    ingest_raw_videos(site)
+    assert fetched(team) == ["b.mp4"]
+
+
+def test_a_server_killed_while_artifacts_are_kept(team: Team, tmp_path: Path) -> None:
+    content = random.Random(1).randbytes(4 * MIB)
+    (tmp_path / "model.bin").write_bytes(content)
+    tracking, bucket = Tracking.of(team.project), team.storage.bucket
+    with tracking.start_run("site", "a run", {}) as log:
+        team.fault("PUT", "model.bin", status=500)  # passes, and is gone through
+        log.artifact(tmp_path / "model.bin", "first")
+        team.kill_within("PUT", "second/model.bin", after=MIB)
+        with pytest.raises(SourceUnreachableError, match=f"artifacts of run {log.run_id}"):
+            log.artifact(tmp_path / "model.bin", "second")
+        team.server.start()
+        log.artifact(tmp_path / "model.bin", "second")
+    for key in team.server.keys(bucket):
+        body = team.server.client().get_object(Bucket=bucket, Key=key)["Body"].read()
+        assert body == content
+    assert len(team.server.keys(bucket)) == 2
+
+
+def test_a_slow_answer_is_asked_for_again(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(s3, "READ_SECONDS", 0.5)
+    team.fault("PUT", "/videos/", silent=True)
+    team.storage.check(team.storage.videos)
+    assert team.server.keys(team.storage.bucket) == []
+
+
+def test_what_may_pass_is_retried_and_what_must_be_repaired_is_not(
+    team: Team, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def look(address: str) -> InputError | dg.Failure:
+        with pytest.raises((InputError, dg.Failure)) as told, explained():
+            open_source(address, team.project.root).files()
+        assert "not-the-secret" not in str(told.value)
+        return told.value
+
+    team.fault("GET", team.storage.bucket, status=500, times=s3.ATTEMPTS)
+    failed = look(team.storage.videos)
+    assert isinstance(failed, SourceUnreachableError)
+    assert not isinstance(failed, SourceRefusedError)
+    missing = look("s3://no-such-bucket/x")
+    assert isinstance(missing, dg.Failure)
+    assert not missing.allow_retries
+    assert "s3://no-such-bucket/x: listing: no such bucket" in str(missing.description)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-the-secret")
+    wrong = look(team.storage.videos)
+    assert isinstance(wrong, dg.Failure)
+    assert "check AWS_SECRET_ACCESS_KEY" in str(wrong.description)
