@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,13 @@ from assets.workspace import versions
 from assets.workspace.manifest import FILE_NAME as MANIFEST
 from assets.workspace.manifest import RawVideoRow, read_manifest_file
 from assets.workspace.project import STAGES, Dataset, Project
-from assets.workspace.tracking import DATA_TAG, MODEL_PREFIX, Tracking, registered_name
+from assets.workspace.tracking import (
+    DATA_TAG,
+    MODEL_PREFIX,
+    Tracking,
+    data_tags,
+    registered_name,
+)
 from tevad_model.errors import InputError
 
 if TYPE_CHECKING:
@@ -29,6 +35,9 @@ if TYPE_CHECKING:
 _SCHEME = "models:/"
 _MD5 = re.compile(r"[0-9a-f]{32}\.dir")
 """A version of a stage's output, as DVC writes it."""
+
+_MODELS = "tevad_model"
+"""The stage whose version a model and its runs are known by."""
 
 _ENCODER_TAG = "tevad.encoder."
 _METRIC_TAG = "tevad.metric."
@@ -105,7 +114,8 @@ class StageVersions:
         stage: the stage.
         dvc: the md5 in ``dvc.lock``; None if it has none.
         dagster: the data version of its latest materialization.
-        mlflow: the tag of the newest version of the model that was registered.
+        mlflow: the tag of the run that made the models ``dvc.lock`` has; None if that read no
+            such stage, or there is no such run.
     """
 
     stage: str
@@ -148,25 +158,51 @@ class Lineage:
 
         from orchestration.agreement import latest_version
 
-        recorded = versions.recorded(self.project)
-        registered = next(iter(self._versions(registered_name(dataset.name))), None)
+        recorded = {
+            stage: version
+            for (stage, name), version in versions.recorded(self.project).items()
+            if name == dataset.name
+        }
+        tagged = self._run_tags(dataset.name, recorded)
         return [
             StageVersions(
                 stage,
-                recorded.get((stage, dataset.name)),
+                recorded.get(stage),
                 latest_version(instance, dg.AssetKey(stage), dataset.name),
-                registered.tags.get(f"{DATA_TAG}{stage}") if registered else None,
+                tagged.get(stage),
             )
             for stage in STAGES
         ]
+
+    def _run_tags(self, dataset: str, recorded: Mapping[str, str]) -> dict[str, str]:
+        """The versions that the run of the recorded models names, by stage.
+
+        The same models may have come of several runs, on data that differ in what training does
+        not read; it is the one that fits best.
+        """
+        if _MODELS not in recorded:
+            return {}
+        found = self._tags_of_runs(dataset, recorded[_MODELS])
+        return max(found, key=lambda tags: len(tags.items() & recorded.items()), default={})
+
+    def _tags_of_runs(self, dataset: str, models: str) -> list[dict[str, str]]:
+        """The versions, by stage, that each run which made these models names."""
+        runs = self.tracking.find_runs(dataset, data_tags({_MODELS: models}))
+        return [_tagged(run.data.tags, DATA_TAG) for run in runs]
 
     def models_of_data(self, md5: str) -> list[ModelLineage]:
         """The registered versions that a stage's output with this version went into."""
         return [
             self._of_version(version)
             for version in self._all_versions()
-            if md5 in _data_tags(version).values()
+            if any(md5 in tags.values() for tags in self._all_data(version))
         ]
+
+    def _all_data(self, version: ModelVersion) -> Iterator[dict[str, str]]:
+        """The versions, by stage, that a version's models came of: lately, and before."""
+        tags = _data_tags(version)
+        yield tags
+        yield from self._tags_of_runs(version.tags["tevad.dataset"], tags[_MODELS])
 
     def models_of_video(self, dataset: Dataset, video: str) -> Iterator[tuple[ModelLineage, str]]:
         """The registered versions that a video went into, newest first, and by which split.
