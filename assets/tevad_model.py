@@ -345,13 +345,16 @@ def _train_and_log(
 ) -> RunLog:
     """Train, or where the models are there but no run of theirs fits, log what was kept of one."""
     dataset = inputs.dataset
+    origin = None if train else _first_run(dataset, tracking)
     code = CodeState.of(dataset.project)
     # Of what is read, before it can change.
-    tags = {**tags, **lineage_tags(dataset, inputs), **code.tags()}
+    tags = {**tags, **lineage_tags(dataset, inputs), **code.tags(), **_who_trained(origin)}
     with tracking.start_run(dataset.name, f"train-{dataset.name}", tags) as run:
-        with tempfile.TemporaryDirectory() as kept:
-            record.write(dataset, code, Path(kept))
-            run.artifacts(Path(kept), record.FOLDER)
+        with tempfile.TemporaryDirectory() as folder:
+            kept = record.write(dataset, code, Path(folder))
+            if origin:
+                record.keep_code_of(tracking.log(origin.info.run_id), Path(folder))
+            run.artifacts(kept, record.FOLDER)
         run.params(dataset.params.model_dump(mode="json", exclude={"checks"}))
         for seed in inputs.params.seeds:
             with tracking.start_run(dataset.name, f"seed-{seed}", tags, parent=run) as seed_run:
@@ -375,6 +378,18 @@ def _train_and_log(
         run.artifact(_draw_training(dataset), "figures")
         run.tags(data_tags({STAGE: versions.current(dataset, STAGE)}))
     return run
+
+
+def _first_run(dataset: Dataset, tracking: Tracking) -> "Run | None":
+    """The run that trained the models that lie there, on whatever data; None if it is lost."""
+    runs = tracking.find_runs(dataset.name, data_tags({STAGE: versions.current(dataset, STAGE)}))
+    return runs[-1] if runs else None
+
+
+def _who_trained(origin: "Run | None") -> dict[str, str]:
+    """The tags of a run that say by which code its models came to be, and who called."""
+    tags = origin.data.tags if origin else {}
+    return {k: v for k, v in tags.items() if k.startswith("tevad.git.") or k == "dagster.run_id"}
 
 
 def lineage_tags(dataset: Dataset, inputs: Inputs) -> dict[str, str]:

@@ -171,13 +171,13 @@ def _stages(then: Mapping[str, str], start: str) -> list[str]:
 
 
 def _read_record(tracking: Tracking, model: ModelLineage, folder: Path) -> Record:
-    if not tracking.client.list_artifacts(model.run, record.FOLDER):
+    run = tracking.log(model.run)
+    if not run.paths(record.FOLDER):
         raise InputError(
             f"{model.model}: its run {model.run} does not keep what it can be repeated by; it was "
             "trained before runs did, so train anew"
         )
-    found = Path(tracking.client.download_artifacts(model.run, record.FOLDER, str(folder)))
-    kept = Record.read(found, model.model)
+    kept = Record.read(run.fetch(record.FOLDER, folder), model.model)
     if model.dirty and not kept.changes:
         raise InputError(
             f"{model.model}: its code differed from commit {model.commit} by more than runs keep; "

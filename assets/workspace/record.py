@@ -24,6 +24,7 @@ from assets.workspace import files
 from assets.workspace.code import CodeState
 from assets.workspace.params import FILE_NAME as PARAMS
 from assets.workspace.project import Dataset
+from assets.workspace.tracking import RunLog
 from assets.workspace.versions import LOCK_FILE
 from tevad_model.errors import InputError
 
@@ -78,9 +79,10 @@ class Record:
         shutil.copytree(self.folder / SOURCE, dataset.source)
 
 
-def write(dataset: Dataset, code: CodeState, folder: Path) -> None:
-    """Write the record of a dataset and its code as they are now."""
-    root = dataset.project.root
+def write(dataset: Dataset, code: CodeState, parent: Path) -> Path:
+    """Write the record of a dataset and its code as they are now, and return its folder."""
+    folder, root = parent / FOLDER, dataset.project.root
+    folder.mkdir()
     for path in (root / PARAMS, root / LOCK_FILE):
         if path.is_file():
             shutil.copyfile(path, folder / path.name)
@@ -89,6 +91,15 @@ def write(dataset: Dataset, code: CodeState, folder: Path) -> None:
     if code.changes:
         files.write_bytes(folder / CHANGES, code.changes)
     files.write_json(folder / LIBRARIES, libraries())
+    return folder
+
+
+def keep_code_of(run: RunLog, parent: Path) -> None:
+    """Let a record that was written hold the code and libraries of a run that trained before."""
+    for path in (f"{FOLDER}/{CHANGES}", f"{FOLDER}/{LIBRARIES}"):
+        (parent / path).unlink(missing_ok=True)
+        if path in run.paths(FOLDER):
+            run.fetch(path, parent)
 
 
 def libraries() -> dict[str, str]:

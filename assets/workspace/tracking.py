@@ -286,6 +286,14 @@ class RunLog:
         with s3.told(f"MLflow's artifacts of run {self.run_id}"):
             self.client.log_artifact(self.run_id, str(path), folder)
 
+    def paths(self, folder: str) -> list[str]:
+        """The paths of the artifacts in a folder; empty if there is no such folder."""
+        return [file.path for file in self.client.list_artifacts(self.run_id, folder)]
+
+    def fetch(self, path: str, folder: Path) -> Path:
+        """Bring an artifact, or a folder of them, into a folder, at its path below it."""
+        return Path(self.client.download_artifacts(self.run_id, path, str(folder)))
+
     def artifacts(self, path: Path, folder: str) -> None:
         """Keep all files of a folder with the run, under another folder's name."""
         self.client.log_artifacts(self.run_id, str(path), folder)

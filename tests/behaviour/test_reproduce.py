@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +20,7 @@ from projects import enter_project, git
 from s3_server import S3Server
 from safetensors.numpy import load_file, save_file
 
+from assets.registered_model import register_model
 from assets.workspace import listing, versions
 from assets.workspace.project import FEATURE_STAGES, STAGES, Dataset, Project
 from assets.workspace.tracking import Tracking
@@ -177,3 +182,63 @@ def test_every_stage_is_made_again_from_the_videos_in_a_bucket(
     assert found["is_equal"]
     assert [each["stage"] for each in found["stages"]] == list(STAGES[1:])
     assert_nothing_is_left(project)
+
+
+def run_tevad(root: Path, *arguments: str, code: Path | None = None) -> subprocess.Popen[bytes]:
+    """Start `tevad` as a user would; with ``code``, by the code that lies in that folder."""
+    environment = {**os.environ, "TEVAD_PROJECT": str(root)}
+    if code:
+        environment["PYTHONPATH"] = str(code)
+    command = [str(Path(sys.executable).with_name("tevad")), *arguments]
+    return subprocess.Popen(command, cwd=root, env=environment, stderr=subprocess.PIPE)
+
+
+@pytest.mark.slow
+def test_a_version_of_changed_code_is_made_again_by_that_code(
+    trained_copy: Dataset, tmp_path: Path, encoder_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The change was never committed, and is gone from the working tree by then."""
+    project, repository = trained_copy.project, Path(__file__).parents[2]
+    for folder in ("assets", "orchestration", "tevad_model"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(repository / folder, project.root / folder, ignore=ignored)
+    git(project.root, "add", "assets", "orchestration", "tevad_model")
+    git(project.root, "commit", "--quiet", "--message", "code")
+    losses = project.root / "tevad_model" / "losses.py"
+    changed = losses.read_text().replace("abnormal + normal).square()", "abnormal + normal).abs()")
+    losses.write_text(changed)
+    change = "iterations: 30", "iterations: 20"
+    params = project.root / "params.yaml"
+    params.write_text(params.read_text().replace(*change))
+    for stage in ("tevad_model", "evaluation_metrics"):
+        done = run_tevad(project.root, "stage", stage, "--dataset", "rendered", code=project.root)
+        _, said = done.communicate()
+        assert done.returncode == 0, said
+        versions.commit(trained_copy, stage)
+    dataset = Project.at(project.root).dataset("rendered")
+    registered = register_model(dataset, Tracking.of(project))
+    assert registered.uri == "models:/tevad-rendered/2"
+    add_remote(project, {"url": str(tmp_path / "remote")})
+    git(project.root, "checkout", "--quiet", "--", "tevad_model", "params.yaml")
+    git(project.root, "commit", "--quiet", "--all", "--message", "a remote")
+    cloned = clone(trained_copy, tmp_path, encoder_cache, monkeypatch)
+
+    done = tevad("reproduce", registered.uri, "--json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["dirty"]
+    assert "abs()" not in (cloned.root / "tevad_model" / "losses.py").read_text()
+
+
+@pytest.mark.slow
+def test_an_interrupted_reproduction_leaves_nothing(cloned: Project) -> None:
+    process = run_tevad(cloned.root, "reproduce", MODEL)
+    data = cloned.state / "reproduce" / "tevad-rendered-1" / "data" / "rendered" / "captions"
+    deadline = time.monotonic() + 300
+    while not data.is_dir():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.terminate()
+    process.communicate()
+    assert process.returncode != 0
+    assert_nothing_is_left(cloned)
