@@ -188,7 +188,7 @@ def test_all_name_one_version_whatever_happens(trained_copy: Dataset) -> None:
     assert_equal_everywhere(trained_copy, "`dvc checkout` of an older version")
     register_model(at(trained_copy), tracking)
     version = tracking.client.get_model_version_by_alias("tevad-rendered", CHALLENGER)
-    assert version.version == "1"
+    assert str(version.version) == "1"
     assert {s: version.tags[f"{DATA_TAG}{s}"] for s in STAGES} == locked(trained_copy)
 
 

@@ -112,7 +112,8 @@ def test_what_is_not_there_is_named(cloned: Project, tmp_path: Path) -> None:
 
     (tmp_path / "remote").rename(tmp_path / "gone")
     refused(r"neither DVC's cache nor its remote has [0-9a-f]{32}\.dir; `dvc push`")
-    git(cloned.root, "config", "--file", ".dvc/config", "--unset", "core.remote")
+    with Repo(str(cloned.root)) as repo, repo.config.edit() as config:
+        del config["core"]["remote"]
     git(cloned.root, "commit", "--quiet", "--all", "--message", "no remote")
     refused("DVC has no default remote .* `dvc remote add -d NAME URL`")
     client.set_model_version_tag("tevad-rendered", "1", "tevad.git.dirty", "true")
