@@ -99,7 +99,7 @@ def keep_code_of(run: RunLog, parent: Path) -> None:
     for path in (f"{FOLDER}/{CHANGES}", f"{FOLDER}/{LIBRARIES}"):
         (parent / path).unlink(missing_ok=True)
         if path in run.paths(FOLDER):
-            run.fetch(path, parent)
+            run.fetch(path, parent).replace(parent / path)
 
 
 def libraries() -> dict[str, str]:

@@ -291,7 +291,7 @@ class RunLog:
         return [file.path for file in self.client.list_artifacts(self.run_id, folder)]
 
     def fetch(self, path: str, folder: Path) -> Path:
-        """Bring an artifact, or a folder of them, into a folder, at its path below it."""
+        """Bring an artifact, or a folder of them, into a folder, and return where it came to lie."""
         return Path(self.client.download_artifacts(self.run_id, path, str(folder)))
 
     def artifacts(self, path: Path, folder: str) -> None:

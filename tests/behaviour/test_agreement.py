@@ -162,7 +162,11 @@ def test_all_name_one_version_whatever_happens(trained_copy: Dataset) -> None:
     assert_equal_everywhere(trained_copy, "a corrected event")
     assert len(training_runs(trained_copy, tracking)) == 1
     models = data_tags({"tevad_model": locked(trained_copy)["tevad_model"]})
-    assert len(tracking.find_runs("rendered", models)) == 3
+    runs = tracking.find_runs("rendered", models)
+    assert len(runs) == 3
+    for run in runs:
+        kept = {Path(path).name for path in tracking.log(run.info.run_id).paths("project")}
+        assert kept == {"params.yaml", "dvc.lock", "source", "libraries.json"}
 
     outcome = run_chain(at(trained_copy))
     assert outcome.success, outcome.failures
