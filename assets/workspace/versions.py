@@ -107,7 +107,9 @@ def _locked_stages(project: Project) -> dict[str, Any]:
     except YAMLError as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: not YAML: {reason}. {LOCK_REMEDY}") from None
-    stages: dict[str, Any] = content.get("stages") or {}
+    stages = (content.get("stages") or {}) if isinstance(content, dict) else content
+    if not isinstance(stages, dict):
+        raise InputError(f"{path}: no table of stages. {LOCK_REMEDY}")
     return stages
 
 

@@ -115,7 +115,7 @@ def test_locks_of_dvc_are_waited_for(
     trained_copy: Dataset, tmp_path: Path, moment: Moment, command: tuple[str, ...]
 ) -> None:
     root = trained_copy.project.root
-    before = versions.recorded(trained_copy.project)
+    (trained_copy.stage("raw_videos") / "more").write_text("there is something to commit")
     with paused(moment, *command, root=root, scratch=tmp_path / "dvc") as dvc:
         dvc.await_moment()
         with when_it_waits(dvc.release) as said:
@@ -123,8 +123,8 @@ def test_locks_of_dvc_are_waited_for(
         ended = dvc.end()
     assert ended.code == 0, ended.said
     assert "DVC" in said[0]
-    assert version == before["raw_videos", "rendered"]
-    assert versions.recorded(trained_copy.project) == before
+    assert version == versions.current(trained_copy, "raw_videos")
+    assert version == versions.recorded(trained_copy.project)["raw_videos", "rendered"]
 
 
 def test_datasets_that_are_added_at_once_are_both_there(project_root: Path, tmp_path: Path) -> None:
