@@ -216,24 +216,14 @@ class _Turn:
 
     def write(self, scored: "VideoScores", threshold: float) -> None:
         """Write the scores of its video."""
+        left_out = {
+            f"without_{name}": left.scores.tolist() for name, left in scored.without.items()
+        }
         rows = [
-            {
-                **row,
-                "score": _exact(row["score"]),
-                "magnitude": _exact(row["magnitude"]),
-                **{
-                    f"without_{modality}": _exact(left.scores[row["snippet"]])
-                    for modality, left in scored.without.items()
-                },
-            }
+            {**row, **{column: scores[row["snippet"]] for column, scores in left_out.items()}}
             for row in scored.snippets()
         ]
         files.write_lines(self.path, self.header | {"threshold": threshold}, rows)
-
-
-def _exact(value: float) -> float:
-    """A float32 that was made wider, in as few digits as bring it back whole."""
-    return float(f"{value:.9g}")
 
 
 def _sources(dataset: Dataset, rows: Sequence[RawVideoRow]) -> dict[str, str]:
@@ -435,7 +425,7 @@ def _table_row(path: Path) -> dict[str, Any]:
 
 
 @stage_asset(
-    deps=["raw_videos", "snippet_features", "captions", "caption_embeddings", "registered_model"],
+    deps=["raw_videos", "snippet_features", "captions", "caption_embeddings", "promotion_decision"],
     code_version=CODE_VERSION,
     group_name="serving",
     kinds={"python", "mlflow", "parquet"},

@@ -12,6 +12,7 @@ from assets.evaluation_metrics import evaluation_metrics
 from assets.promotion_decision import promotion_decision
 from assets.raw_videos import raw_videos
 from assets.registered_model import registered_model
+from assets.review_page import review_page
 from assets.scored_videos import scored_videos
 from assets.sentence_encoder import sentence_encoder
 from assets.snippet_features import snippet_features
@@ -34,6 +35,7 @@ ASSETS = [
     registered_model,
     promotion_decision,
     scored_videos,
+    review_page,
 ]
 
 SPECS = [asset.get_asset_spec() for asset in ASSETS]

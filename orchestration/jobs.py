@@ -25,8 +25,8 @@ EVERYTHING = dg.define_asset_job(
 
 SCORE = dg.define_asset_job(
     "score",
-    dg.AssetSelection.assets("scored_videos"),
-    description="Score the videos that are there, labelled or not, with the champion.",
+    dg.AssetSelection.assets("scored_videos", "review_page"),
+    description="Score the videos that are there, labelled or not, with the champion, for review.",
 )
 
 JOBS = (FEATURES, TRAIN, EVERYTHING, SCORE, rollback)

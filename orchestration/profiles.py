@@ -37,6 +37,7 @@ class Places:
     dagster: int = 3000
     mlflow: int = 5000
     code: int = 4000
+    pages: int = 5050
     host: str = LOOPBACK
     code_host: str = LOOPBACK
 
@@ -47,14 +48,15 @@ class Places:
 
 
 def personal(project: Project, places: Places) -> list[Server]:
-    """The servers of one person's project: Dagster with all its processes, and MLflow."""
+    """The servers of one person's project: Dagster with all its processes, MLflow, review pages."""
     dagster = f"http://{_reached(places.host)}:{places.dagster}"
     command = [
         _program("dagster"), "dev", "-m", DEFINITIONS, "-h", places.host, "-p", str(places.dagster)
     ]  # fmt: skip
     tracking = Tracking.of(project)
     mlflow = [_mlflow(tracking, places, "MLflow")] if tracking.artifacts is not None else []
-    return [Server("Dagster", command, dagster, f"{dagster}/server_info"), *mlflow]
+    shown = Server("Dagster", command, dagster, f"{dagster}/server_info")
+    return [shown, *mlflow, review(places)]
 
 
 def team(project: Project, places: Places, only: str | None = None) -> list[list[Server]]:
@@ -83,6 +85,16 @@ def team(project: Project, places: Places, only: str | None = None) -> list[list
         write_workspace(workspace, _reached(places.code_host), places.code)
     asked = [*mlflow, _code(places, mlflow[0].address if mlflow else tracking.uri)]
     return [asked, [_daemon(str(workspace)), _webserver(str(workspace), places)]]
+
+
+def review(places: Places) -> Server:
+    """The server of the review pages, on loopback whatever the others are told: it shows videos."""
+    address = f"http://{LOOPBACK}:{places.pages}"
+    command = [
+        sys.executable, "-m", "uvicorn", "--factory", "orchestration.pages:create",
+        "--host", LOOPBACK, "--port", str(places.pages), "--log-level", "warning",
+    ]  # fmt: skip
+    return Server("Review", command, address, f"{address}/")
 
 
 def _mlflow(tracking: Tracking, places: Places, name: str) -> Server:

@@ -100,7 +100,7 @@ def run_chain(dataset: Dataset) -> RunOutcome:
 
 
 def run_scoring(dataset: Dataset) -> RunOutcome:
-    """Score all of a dataset's videos with its champion, labelled or not.
+    """Score all of a dataset's videos with its champion, and make the page to review them.
 
     Raises:
         InputError: as :func:`run_chain`.

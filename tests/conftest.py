@@ -17,6 +17,7 @@ from s3_server import S3Server
 from assets.workspace.params import DatasetParams
 from assets.workspace.project import Dataset, Project
 from assets.workspace.storage import VARIABLE, Storage
+from assets.workspace.tracking import CHAMPION, Tracking
 from orchestration.running import run_chain
 
 os.environ.update(
@@ -157,6 +158,31 @@ def trained_copy(
     relocate(root / ".tevad" / "mlflow.db", trained_project.root, root)
     enter_project(root, encoder_cache, monkeypatch)
     return Project.at(root).dataset("rendered")
+
+
+@pytest.fixture(scope="session")
+def reviewed_project(
+    trained_project: TrainedProject,
+    encoder_cache: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Dataset:
+    """A copy of the trained project whose champion has scored all videos, with the page of it.
+
+    For tests that leave it as it is.
+    """
+    from assets.review_page import write_review_page
+    from assets.scored_videos import score_dataset
+
+    root = copy_project(trained_project.root, tmp_path_factory.mktemp("reviewed"))
+    relocate(root / ".tevad" / "mlflow.db", trained_project.root, root)
+    with pytest.MonkeyPatch.context() as patch:
+        enter_project(root, encoder_cache, patch)
+        dataset = Project.at(root).dataset("rendered")
+        tracking = Tracking.of(dataset.project)
+        tracking.client.set_registered_model_alias("tevad-rendered", CHAMPION, "1")
+        score_dataset(dataset, tracking)
+        write_review_page(dataset, tracking)
+    return dataset
 
 
 @pytest.fixture(scope="session")

@@ -39,6 +39,18 @@ _REPAIR = "copy or export it again from the source"
 _TS_PACKETS = (188, 192, 204)
 """Bytes of a packet of MPEG-TS: plain, with a time stamp (Blu-ray), with error correction (DVB)."""
 
+_PLAYED = {
+    "h264": ("mp4", "mov"),
+    "vp8": ("webm",),
+    "vp9": ("mp4", "webm"),
+    "av1": ("mp4", "webm"),
+    "libdav1d": ("mp4", "webm"),
+}
+"""Containers, by the names of FFmpeg, in which browsers play a codec."""
+
+_PLAYED_PIXELS = ("yuv420p", "yuvj420p")
+"""Pixel formats for which every browser has a decoder."""
+
 
 @dataclass(frozen=True)
 class VideoInfo:
@@ -122,6 +134,40 @@ def frames(path: Path, *, max_side: int | None = None) -> Iterator[Frame]:
         # One thread: swscale's own threads cost more than they bring at the sizes encoders use.
         rgb = picture.reformat(width, height, "rgb24", interpolation="AREA", threads=1).to_ndarray()
         yield np.ascontiguousarray(np.rot90(rgb, quarter_turns))
+
+
+def frame_near(path: Path, second: float, *, max_side: int | None = None) -> Frame:
+    """The picture that is shown at a time, found by way of the keyframe before it.
+
+    Quick in a long video, for a thumbnail. Which picture it is depends on the container's index, so
+    nothing that counts frames may rest on it; after the end it is the last one.
+
+    Args:
+        path: the video.
+        second: from the first picture on.
+        max_side: as in :func:`frames`.
+
+    Raises:
+        VideoError: if the file is missing, no video, or damaged there.
+    """
+    picture = _Reader(path).near(second)
+    width, height = _scaled(picture.width, picture.height, max_side)
+    rgb = picture.reformat(width, height, "rgb24", interpolation="AREA", threads=1).to_ndarray()
+    return np.ascontiguousarray(np.rot90(rgb, _quarter_turns(picture)))
+
+
+def plays_in_browsers(path: Path) -> bool:
+    """Whether today's browsers play a file as it is, by its container, codec and pixel format.
+
+    Raises:
+        VideoError: if the file is missing or no video.
+    """
+    with _Reader(path).opened() as (container, stream):
+        kinds = _PLAYED.get(stream.codec_context.name, ())
+        return (
+            any(kind in container.format.name.split(",") for kind in kinds)
+            and stream.codec_context.pix_fmt in _PLAYED_PIXELS
+        )
 
 
 def encode(path: Path, frames: Iterable[Frame], fps: float, *, crf: int = 18) -> None:
@@ -325,7 +371,7 @@ class _Reader:
 
     def pictures(self) -> Iterator[av.VideoFrame]:
         """Yield at least one picture, or raise VideoError."""
-        with self._opened() as (container, stream):
+        with self.opened() as (container, stream):
             self._header_rate = stream.average_rate or stream.guessed_rate
             # With threads the H.264 decoder flags a damaged picture by chance, or never.
             stream.codec_context.thread_type = "NONE"
@@ -340,6 +386,28 @@ class _Reader:
                     self._count(picture)
                     yield picture
             self._check_whole(container, stream, packets)
+
+    def near(self, second: float) -> av.VideoFrame:
+        """The picture shown at a time, or the last one before it that there is."""
+        found = None
+        with self.opened() as (container, stream):
+            begin = stream.start_time or 0
+            if stream.time_base is not None:
+                container.seek(begin + int(second / stream.time_base), stream=stream)
+            for picture in container.decode(stream):
+                is_after = found is not None and self._since(begin, picture) > second
+                if is_after:
+                    break
+                found = picture
+        if found is None:
+            raise self._cut()
+        return found
+
+    @staticmethod
+    def _since(begin: int, picture: av.VideoFrame) -> float:
+        if picture.pts is None or picture.time_base is None:
+            return 0.0
+        return float((picture.pts - begin) * picture.time_base)
 
     def fps(self) -> float:
         """The header's frame rate, or the time stamps' where they tell another.
@@ -357,7 +425,8 @@ class _Reader:
         return stated
 
     @contextmanager
-    def _opened(self) -> Iterator[tuple[InputContainer, VideoStream]]:
+    def opened(self) -> Iterator[tuple[InputContainer, VideoStream]]:
+        """The file and its pictures' stream; what goes wrong with either is a VideoError."""
         if not self._path.is_file():
             raise VideoError(f"{self._path}: there is no such file; check the path in videos.csv")
         if self._path.stat().st_size == 0:

@@ -31,6 +31,7 @@ _PERSONAL, _TEAM = "personal", "team"
 @click.option("--host", default=LOOPBACK, show_default=True, help="Where the pages listen.")
 @click.option("--port", "dagster", default=3000, show_default=True, help="Dagster's port.")
 @click.option("--mlflow-port", "mlflow", default=5000, show_default=True, help="MLflow's port.")
+@click.option("--pages-port", "pages", default=5050, show_default=True, help="The review pages'.")
 @click.option(
     "--code-host", default=LOOPBACK, show_default=True,
     help="Where a team's code location listens, and the others find it.",
@@ -38,7 +39,7 @@ _PERSONAL, _TEAM = "personal", "team"
 @click.option("--code-port", "code", default=4000, show_default=True, help="Its port.")
 @reported
 def up(profile: str, only: str | None, **where: Any) -> None:
-    """Start Dagster (UI and daemon) and MLflow, on loopback unless told, until interrupted."""
+    """Start Dagster (UI and daemon), MLflow and the review pages, until interrupted."""
     if only and profile != _TEAM:
         raise InputError("--only is for --profile team")
     project, places = current_project(), Places(**where)

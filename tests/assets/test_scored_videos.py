@@ -168,6 +168,7 @@ def test_an_alias_that_moves_meanwhile_changes_nothing_of_the_run(
 
 
 def test_a_challenger_does_not_serve(trained_copy: Dataset, tracking: Tracking) -> None:
+    tracking.client.delete_registered_model_alias(registered_name(trained_copy.name), CHAMPION)
     with pytest.raises(
         InputError, match=r"no version of tevad-rendered is champion; .*tevad promote"
     ):

@@ -217,11 +217,12 @@ def test_a_whole_dataset_is_scored_by_its_champion_and_dagster_knows(trained_cop
     def score(*arguments: str) -> Result:
         return CliRunner().invoke(main, ["score", "--dataset", "rendered", *arguments])
 
+    client = Tracking.of(trained_copy.project).client
+    client.delete_registered_model_alias("tevad-rendered", CHAMPION)
     assert score("--json").exit_code == 2
     refused = score()
     assert refused.exit_code == 1
     assert "tevad promote rendered" in refused.stderr
-    client = Tracking.of(trained_copy.project).client
     client.set_registered_model_alias("tevad-rendered", CHAMPION, "1")
     done = score()
     assert done.exit_code == 0, done.output

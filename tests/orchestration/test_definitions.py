@@ -30,8 +30,9 @@ ASSET_GRAPH = {
     "promotion_decision": ("model", {"evaluation_metrics", "registered_model"}),
     "scored_videos": (
         "serving",
-        {"raw_videos", "snippet_features", "captions", "caption_embeddings", "registered_model"},
+        {"raw_videos", "snippet_features", "captions", "caption_embeddings", "promotion_decision"},
     ),
+    "review_page": ("serving", {"scored_videos", "raw_videos"}),
 }
 """By asset: its group and what it is made from."""
 
@@ -84,7 +85,7 @@ JOBS = {
     },
     "train": {"tevad_model", "evaluation_metrics", "registered_model", "promotion_decision"},
     "everything": set(CHAIN),
-    "score": {"scored_videos"},
+    "score": {"scored_videos", "review_page"},
     "rollback": set(),
 }
 SENSORS = {

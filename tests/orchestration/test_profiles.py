@@ -14,15 +14,15 @@ from ruamel.yaml import YAML
 from assets.workspace.database import VARIABLE
 from assets.workspace.project import Project
 from orchestration.cli import main
-from orchestration.instance import configure_instance, open_instance
+from orchestration.instance import configure_instance
 from orchestration.profiles import TEAM, Places, personal, team
 from orchestration.serving import LOOPBACK, Server, start, stop
 from tevad_model.errors import InputError
 
 
 def somewhere() -> Places:
-    dagster, mlflow, code = free_ports(3)
-    return Places(dagster=dagster, mlflow=mlflow, code=code)
+    dagster, mlflow, code, pages = free_ports(4)
+    return Places(dagster=dagster, mlflow=mlflow, code=code, pages=pages)
 
 
 @pytest.fixture
@@ -40,12 +40,12 @@ def by_name(groups: list[list[Server]]) -> dict[str, Server]:
     return {server.name: server for group in groups for server in group}
 
 
-def test_both_servers_of_one_person_answer_and_stop(project_root: Path) -> None:
+def test_all_servers_of_one_person_answer_and_stop(project_root: Path) -> None:
     places = somewhere()
     wanted = personal(Project.at(project_root), places)
     running = start(Project.at(project_root), wanted)
     try:
-        assert [server.name for server in wanted] == ["Dagster", "MLflow"]
+        assert [server.name for server in wanted] == ["Dagster", "MLflow", "Review"]
         query = "{ assetNodes { assetKey { path } } sensorsOrError(repositorySelector: "
         query += '{repositoryName: "__repository__", repositoryLocationName: '
         query += '"orchestration.definitions"}) { ... on Sensors { results { name } } } }'
@@ -57,17 +57,17 @@ def test_both_servers_of_one_person_answer_and_stop(project_root: Path) -> None:
         api = f"{wanted[1].address}/api/2.0/mlflow/experiments/search"
         [experiment] = post(api, {"max_results": 10})["experiments"]
         assert experiment["name"] == "Default"
+        assert answers(places.pages)
     finally:
         stop(running)
     assert not answers(places.dagster)
     assert not answers(places.mlflow)
+    assert not answers(places.pages)
     wait_until(lambda: not any(in_session(process.pid) for process in running))
 
 
 def test_a_teams_servers_answer_and_stop(team_project: Project) -> None:
     places = somewhere()
-    with open_instance():
-        pass  # as `tevad up` does: of several servers that make its tables at once, one may fail
     running = start(team_project, *team(team_project, places))
     try:
         assert len(running) == len(TEAM)
@@ -91,7 +91,7 @@ def test_mlflow_is_not_started_where_it_is_elsewhere(
     team_project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://mlflow.example.org")
-    assert [server.name for server in personal(team_project, Places())] == ["Dagster"]
+    assert [server.name for server in personal(team_project, Places())] == ["Dagster", "Review"]
     servers = by_name(team(team_project, Places()))
     assert list(servers) == ["code", "daemon", "webserver"]
     assert servers["code"].environment["MLFLOW_TRACKING_URI"] == "https://mlflow.example.org"

@@ -19,7 +19,9 @@ from tevad_model.video import (
     broadcast,
     encode,
     encode_folder,
+    frame_near,
     frames,
+    plays_in_browsers,
     prefetch,
     probe,
     stated,
@@ -393,3 +395,31 @@ def test_ped2_decodes_to_the_published_counts(shared_data: Path) -> None:
     for row in table[:4]:
         info = probe(shared_data / "ped2" / str(row["path"]))
         assert (info.frames, info.width, info.height, info.fps) == (row["frames"], 360, 240, 10.0)
+
+
+def test_the_picture_near_a_time_is_the_one_shown_then(tmp_path: Path) -> None:
+    pictures = [np.full((32, 48, 3), 4 * index, dtype=np.uint8) for index in range(60)]
+    path = write(tmp_path / "grey.mp4", pictures, options={"movflags": "faststart"})
+    for frame in (0, 7, 31, 59):
+        found = frame_near(path, frame / 25 + 0.01)
+        assert abs(float(found.mean()) - 4 * frame) < 3
+    assert abs(float(frame_near(path, 99.0).mean()) - 4 * 59) < 3
+    assert frame_near(path, 1.0, max_side=24).shape == (16, 24, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "pix_fmt", "plays"),
+    [
+        ("a.mp4", "libx264", "yuv420p", True),
+        ("a.mp4", "libx264", "yuv444p", False),
+        ("a.mp4", "mpeg4", "yuv420p", False),
+        ("a.avi", "libx264", "yuv420p", False),
+        ("a.webm", "libvpx-vp9", "yuv420p", True),
+    ],
+)
+def test_what_browsers_play(
+    tmp_path: Path, name: str, codec: str, pix_fmt: str, plays: bool
+) -> None:
+    pictures = [np.zeros((32, 48, 3), dtype=np.uint8)] * 3
+    path = write(tmp_path / name, pictures, codec=codec, pix_fmt=pix_fmt)
+    assert plays_in_browsers(path) is plays
