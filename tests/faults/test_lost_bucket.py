@@ -6,6 +6,7 @@ and kills the server at that moment.
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,10 +15,11 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from projects import holding
 from s3_proxy import Fault, Proxy, running_proxy
-from s3_server import S3Server
+from s3_server import SECRET_KEY, S3Server
 
-from assets.raw_videos import ingest_raw_videos
+from assets.raw_videos import ingest_raw_videos, read_raw_videos
 from assets.workspace import listing, s3
 from assets.workspace.face import explained
 from assets.workspace.params import DatasetParams
@@ -48,6 +50,10 @@ class Team:
     def kill_within(self, method: str, path: str, after: int) -> None:
         """Kill the server when so many bytes of the body have passed."""
         self.fault(method, path, cut_after=after, then=self.server.kill)
+
+    def video(self, name: str) -> str:
+        """The path of a video's own requests; those that list ask by a prefix."""
+        return f"/{self.storage.bucket}/team/videos/site/{name}.mp4"
 
 
 @pytest.fixture
@@ -99,6 +105,20 @@ def fetched(team: Team) -> list[str]:
     return asked
 
 
+def test_a_server_killed_while_videos_are_taken_in(team: Team, site: Dataset) -> None:
+    originals = {name: site.project.root.parent / f"{name}.mp4" for name in "abc"}
+    team.kill_within("GET", team.video("b"), after=100)
+    with pytest.raises(SourceUnreachableError, match=r"b\.mp4: the server"):
+        ingest_raw_videos(site)
+    team.server.start()
+    ingest_raw_videos(site)
+    taken = {row.video: row.sha256 for row in read_raw_videos(site).usable}
+    assert taken == {
+        name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in originals.items()
+    }
+    assert holding(team.project.root, SECRET_KEY) == []
+
+
 def test_only_what_changed_is_fetched_again(
     team: Team, site: Dataset, write_video: WriteVideo, tmp_path: Path
 ) -> None:
@@ -113,6 +133,14 @@ def test_only_what_changed_is_fetched_again(
     listing.refresh(site)
     ingest_raw_videos(site)
     assert fetched(team) == ["b.mp4"]
+
+
+def test_other_bytes_than_were_sent_are_not_taken_in(team: Team, site: Dataset) -> None:
+    team.fault("GET", team.video("b"), flip=500)
+    with pytest.raises(SourceUnreachableError, match="arrived with another"):
+        ingest_raw_videos(site)
+    ingest_raw_videos(site)
+    assert [row.problem for row in read_raw_videos(site).rows] == ["", "", ""]
 
 
 def test_a_server_killed_while_artifacts_are_kept(team: Team, tmp_path: Path) -> None:
