@@ -86,18 +86,16 @@ def test_two_runs_of_a_dataset_queue(
 ) -> None:
     root = trained_copy.project.root
     forget_models(trained_copy)
-    with (
-        paused(IN_THE_RUN, *RUN, root=root, scratch=tmp_path / "first") as first,
-        started(*RUN, root=root) as second,
-    ):
+    with paused(IN_THE_RUN, *RUN, root=root, scratch=tmp_path / "first") as first:
         first.await_moment()
-        line = says(second, "waits for")
-        assert f"process {first.process.pid} (tevad run rendered) since 20" in line
-        ended = first.end()
-        assert ended.code == 0, ended.said
-        assert "rendered/tevad_model: 1 done, 0 reused" in ended.said
-        _, said = second.communicate()
-        assert second.returncode == 0, said
+        with started(*RUN, root=root) as second:
+            line = says(second, "waits for")
+            assert f"process {first.process.pid} (tevad run rendered) since 20" in line
+            ended = first.end()
+            assert ended.code == 0, ended.said
+            assert "rendered/tevad_model: 1 done, 0 reused" in ended.said
+            _, said = second.communicate()
+            assert second.returncode == 0, said
     for stage in (*FEATURE_STAGES, "tevad_model", "registered_model"):
         assert files.read_json(trained_copy.reports / f"{stage}.json")["done"] == 0, stage
     assert_as_if_undisturbed(trained_copy, trained_project)
@@ -132,20 +130,14 @@ def test_datasets_that_are_added_at_once_are_both_there(project_root: Path, tmp_
         (tmp_path / name).mkdir()
         (tmp_path / name / "videos.csv").write_text("video,path,label\na,a.mp4,normal\n")
     add = ("tevad", "dataset", "add")
-    with (
-        paused(
-            IN_AN_EDIT,
-            *(*add, "one", "--from", str(tmp_path / "one")),
-            root=project_root,
-            scratch=tmp_path / "first",
-        ) as first,
-        started(*add, "two", "--from", str(tmp_path / "two"), root=project_root) as second,
-    ):
+    one, two = ((*add, name, "--from", str(tmp_path / name)) for name in ("one", "two"))
+    with paused(IN_AN_EDIT, *one, root=project_root, scratch=tmp_path / "first") as first:
         first.await_moment()
-        assert f"params.yaml: waits for process {first.process.pid}" in says(second, "waits")
-        assert first.end().code == 0
-        second.communicate()
-        assert second.returncode == 0
+        with started(*two, root=project_root) as second:
+            assert f"params.yaml: waits for process {first.process.pid}" in says(second, "waits")
+            assert first.end().code == 0
+            second.communicate()
+            assert second.returncode == 0
     assert set(load_params(project_root).datasets) == {"one", "two"}
 
 
