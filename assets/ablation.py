@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from assets.evaluation_metrics import TestSplit, evaluate_seed
-from assets.tevad_model import Inputs, read_inputs, train_seed
+from assets.tevad_model import Inputs, check_inputs, read_inputs, train_seed
 from assets.workspace import files
 from assets.workspace.project import Dataset
 from assets.workspace.tracking import RunLog, Tracking
@@ -84,7 +84,10 @@ def ablate(
             )
             for name, changes in VARIANTS.items()
         }
-        tests = {name: TestSplit.of(read_inputs(dataset, each)) for name, each in params.items()}
+        inputs = {name: read_inputs(dataset, each) for name, each in params.items()}
+        for each in inputs.values():
+            check_inputs(each, f"ablating {dataset.name}")
+        tests = {name: TestSplit.of(each) for name, each in inputs.items()}
         with tracking.start_run(_experiment(dataset), f"{NAME}-{dataset.name}", {}) as run:
             rows = [_variant(name, test, tracking, run) for name, test in tests.items()]
             path = dataset.reports / f"{NAME}.json"

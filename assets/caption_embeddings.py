@@ -17,6 +17,7 @@ from assets.workspace.face import committed, dataset_of, explained, stage_asset
 from assets.workspace.manifest import Manifest, StageRow, read_manifest
 from assets.workspace.progress import Progress
 from assets.workspace.project import Dataset
+from assets.workspace.provenance import check_fit
 from assets.workspace.stage import (
     ARRAY,
     Item,
@@ -43,6 +44,7 @@ def embed_captions(dataset: Dataset) -> StageReport:
     Raises:
         InputError: if captions or sentence_encoder has not run, or the encoder's parameters are
             wrong.
+        MismatchError: if the captions are not of the videos that lie there.
     """
     if dataset.entry.embeddings:
         return import_arrays(
@@ -52,6 +54,7 @@ def embed_captions(dataset: Dataset) -> StageReport:
             array_name=ARRAY_NAME,
             code_version=CODE_VERSION,
         )
+    check_fit(dataset, f"{STAGE} of {dataset.name}", reads=["captions"])
     card, encoder = build_sentence_encoder(dataset)
     captions = read_caption_manifest(dataset)
     embedded: dict[str, npt.NDArray[np.float32]] = {}

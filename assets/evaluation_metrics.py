@@ -30,7 +30,9 @@ from assets.tevad_model import (
     CHECKPOINTS,
     LAST,
     PICKED,
+    TRAINING,
     Inputs,
+    check_inputs,
     figure_path,
     is_current,
     picked_folder,
@@ -38,12 +40,14 @@ from assets.tevad_model import (
     read_history,
     read_inputs,
     run_link,
+    run_to_evaluate,
     seed_folder,
     served_seed,
     trained_encoders,
     trained_seeds,
     training_run,
 )
+from assets.tevad_model import STAGE as MODELS
 from assets.workspace import files, versions
 from assets.workspace.face import (
     access,
@@ -56,7 +60,7 @@ from assets.workspace.face import (
 from assets.workspace.manifest import RawVideoRow
 from assets.workspace.project import Dataset
 from assets.workspace.stage import StageReport
-from assets.workspace.tracking import DATA_TAG, Tracking
+from assets.workspace.tracking import DATA_TAG, Tracking, data_tags
 from tevad_model import timeline
 from tevad_model.atomic import replacing
 from tevad_model.errors import InputError, MismatchError
@@ -132,6 +136,7 @@ def _evaluate_and_write(inputs: Inputs) -> None:
     from tevad_model.curves import frame_curves
 
     dataset = inputs.dataset
+    check_inputs(inputs, f"evaluating {dataset.name}")
     test = TestSplit.of(inputs)
     if not is_current(dataset, inputs):
         raise _outdated(inputs)
@@ -162,7 +167,7 @@ def _warnings(result: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _outdated(inputs: Inputs) -> InputError:
-    """What is wrong with models of other inputs: the encoders, if those are others, by each part."""
+    """What is wrong with models of other inputs, by each part that differs."""
     name, remedy = inputs.dataset.name, "materialize tevad_model again"
     differences = [
         f"{kind} encoder, {line}"
@@ -170,11 +175,28 @@ def _outdated(inputs: Inputs) -> InputError:
         if kind in inputs.encoders
         for line in trained_with.fingerprint.differences(inputs.encoders[kind].fingerprint)
     ]
+    differences += _other_training(inputs)
     if differences:
         return MismatchError(f"evaluating {name}", differences, f"Now {remedy}.")
     return InputError(
         f"{name}: the models were trained on other inputs than lie there now; {remedy}"
     )
+
+
+def _other_training(inputs: Inputs) -> Iterator[str]:
+    """The parameters and videos of the training that are not those of now."""
+    path = inputs.dataset.stage(MODELS) / TRAINING
+    if not path.is_file():
+        return
+    training = files.read_json(path)
+    now = inputs.params.model_dump(mode="json")
+    for key in sorted(now.keys() | training["params"].keys()):
+        if now.get(key) != training["params"].get(key):
+            then = training["params"].get(key)
+            yield f"tevad_model.{key}: {then!r} in training, {now.get(key)!r} in params.yaml"
+    then, there = set(training["videos"]), {row.video for row in inputs.split("train")}
+    yield from (f"video {video}: trained on, and not there now" for video in sorted(then - there))
+    yield from (f"video {video}: not trained on" for video in sorted(there - then))
 
 
 def metrics_path(dataset: Dataset) -> Path:
@@ -489,17 +511,18 @@ def _shown_videos(test: TestSplit, served: SeedFigures) -> list["figures.ScoredV
 
 def _is_logged(dataset: Dataset, tracking: Tracking) -> bool:
     """Whether the run of the models has the evaluation that lies there."""
-    run = tracking.client.get_run(training_run(dataset, tracking).run_id)
     recorded = versions.recorded(dataset.project)[STAGE, dataset.name]
+    run = tracking.client.get_run(training_run(dataset, tracking, recorded).run_id)
     return bool(run.data.tags.get(f"{DATA_TAG}{STAGE}") == recorded)
 
 
 def _log(dataset: Dataset, tracking: Tracking) -> None:
     """Add the figures to the run of the models they are of."""
-    run = training_run(dataset, tracking)
+    version = versions.current(dataset, STAGE)
+    run = run_to_evaluate(dataset, tracking, version)
     figures = files.read_json(metrics_path(dataset))
     run.metrics({f"test_{name}": value for name, value in figures.items()})
-    run.tags({f"{DATA_TAG}{STAGE}": versions.current(dataset, STAGE)})
+    run.tags(data_tags({STAGE: version}))
     folder = dataset.stage(STAGE)
     for path in (folder / EVALUATION, folder / EXPLANATIONS, metrics_path(dataset)):
         run.artifact(path, "evaluation")

@@ -10,6 +10,7 @@ from assets.workspace.manifest import RawVideoRow
 from assets.workspace.params import EncoderParams
 from assets.workspace.progress import Progress
 from assets.workspace.project import Dataset
+from assets.workspace.provenance import check_fit
 from assets.workspace.stage import Item, ResultFile, StageReport, Turn, run_per_video
 from tevad_model import timeline
 from tevad_model.encoders.base import Frame
@@ -44,9 +45,11 @@ def run_on_frames(
 
     Raises:
         InputError: if raw_videos has not run.
+        MismatchError: if the listing is not of the videos it took in.
     """
     from tevad_model import video
 
+    check_fit(dataset, f"{stage} of {dataset.name}")
     raw = read_raw_videos(dataset)
     rows = raw.by_video()
     max_side = dataset.params.video.max_side

@@ -15,6 +15,7 @@ from assets.workspace import files
 from assets.workspace.manifest import RawVideoRow
 from assets.workspace.progress import Progress
 from assets.workspace.project import Dataset
+from assets.workspace.provenance import check_fit
 from assets.workspace.ready_made import ArrayFolder, read_arrays, read_captions
 from assets.workspace.stage import ARRAY, LINES, Item, StageReport, Turn, run_per_video
 from tevad_model import timeline
@@ -40,7 +41,9 @@ def import_arrays(
     Raises:
         InputError: if raw_videos has not run, or the arrays' folder is not there though something
             has to be read from it.
+        MismatchError: if the listing is not of the videos that were taken in.
     """
+    check_fit(dataset, f"{stage} of {dataset.name}")
     raw = read_raw_videos(dataset)
     arrays = read_arrays(dataset.stage(RAW_VIDEOS), kind)
     folder = ArrayFolder(dataset, kind)
@@ -82,7 +85,9 @@ def import_captions(
 
     Raises:
         InputError: if raw_videos has not run.
+        MismatchError: if the listing is not of the videos that were taken in.
     """
+    check_fit(dataset, f"{stage} of {dataset.name}")
     raw = read_raw_videos(dataset)
     rows = raw.by_video()
     captions = read_captions(dataset.stage(RAW_VIDEOS))

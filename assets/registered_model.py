@@ -12,7 +12,7 @@ is not opened again, and neither the tracking URI nor ``sys.path`` changes for a
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -22,6 +22,8 @@ import dagster as dg
 
 from assets.caption_embeddings import load_embeddings
 from assets.captions import has_captions, load_captions
+from assets.evaluation_metrics import EVALUATION
+from assets.lineage_graph import lineage_picture
 from assets.sentence_encoder import tuned_model
 from assets.snippet_features import load_features
 from assets.tevad_model import (
@@ -32,10 +34,11 @@ from assets.tevad_model import (
     trained_encoders,
     training_run,
 )
+from assets.workspace import versions
 from assets.workspace.face import access, dataset_of, explained, markdown_table, stage_asset
 from assets.workspace.project import Dataset
 from assets.workspace.stage import StageReport, read_encoder_card
-from assets.workspace.tracking import CHALLENGER, DATA_TAG, Tracking, registered_name
+from assets.workspace.tracking import CHALLENGER, DATA_TAG, RunLog, Tracking, registered_name
 from tevad_model.errors import InputError
 from tevad_model.ready_made import CAPTIONS, EMBEDDINGS, FEATURES
 
@@ -131,7 +134,7 @@ def register_model(dataset: Dataset, tracking: Tracking) -> Registration:
 def _register(dataset: Dataset, tracking: Tracking) -> Registration:
     started = time.perf_counter()
     tracking.end_killed(dataset.name)
-    run = tracking.client.get_run(training_run(dataset, tracking).run_id)
+    run = tracking.client.get_run(_evaluated_run(dataset, tracking).run_id)
     client, name = tracking.client, registered_name(dataset.name)
     tags = _version_tags(dataset, run)
     version = _find_version(client, name, tags[_MODEL_TAG])
@@ -153,6 +156,13 @@ def _register(dataset: Dataset, tracking: Tracking) -> Registration:
     )
     report.publish(dataset, f"{name} version {version}")
     return Registration(name, version, CHALLENGER, run.info.run_id, is_new)
+
+
+def _evaluated_run(dataset: Dataset, tracking: Tracking) -> RunLog:
+    """The run of the models that lie there, with the evaluation that lies there if there is one."""
+    there = (dataset.stage("evaluation_metrics") / EVALUATION).is_file()
+    evaluation = versions.current(dataset, "evaluation_metrics") if there else None
+    return training_run(dataset, tracking, evaluation)
 
 
 def _version_tags(dataset: Dataset, run: "Run") -> dict[str, str]:
@@ -371,6 +381,7 @@ def registered_model(context: dg.AssetExecutionContext) -> dg.MaterializeResult[
     dataset, tracking = dataset_of(context), access(context).tracking()
     with explained():
         registration = register_model(dataset, tracking)
+    tags = tracking.client.get_model_version(registration.name, registration.version).tags
     return dg.MaterializeResult(
         metadata={
             "model": registration.name,
@@ -379,15 +390,15 @@ def registered_model(context: dg.AssetExecutionContext) -> dg.MaterializeResult[
             "address": registration.uri,
             "newly registered": registration.is_new,
             **run_link(tracking, dataset),
-            "lineage": dg.MetadataValue.md(_lineage_table(registration, tracking)),
+            "lineage": dg.MetadataValue.md(lineage_picture(registration.uri, tags)),
+            "made of": dg.MetadataValue.md(_lineage_table(tags)),
         },
         data_version=dg.DataVersion(f"{registration.name}/{registration.version}"),
     )
 
 
-def _lineage_table(registration: Registration, tracking: Tracking) -> str:
-    """What the version was made of, by its tags."""
-    tags = tracking.client.get_model_version(registration.name, registration.version).tags
+def _lineage_table(tags: Mapping[str, str]) -> str:
+    """What a version was made of, by its tags."""
     rows = [
         (key.removeprefix("tevad."), value)
         for key, value in sorted(tags.items())

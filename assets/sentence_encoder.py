@@ -24,6 +24,7 @@ from assets.raw_videos import read_raw_videos
 from assets.workspace import files
 from assets.workspace.face import committed, dataset_of, explained, markdown_table, stage_asset
 from assets.workspace.project import Dataset
+from assets.workspace.provenance import check_fit
 from assets.workspace.stage import StageReport
 from tevad_model.encoders import hub
 from tevad_model.encoders.base import SentenceEncoder
@@ -87,9 +88,12 @@ def tune_sentence_encoder(dataset: Dataset) -> StageReport:
     Raises:
         InputError: if captions has not run, the encoder's parameters are wrong, or tuning is asked
             for that cannot be done.
+        MismatchError: if the captions are not of the videos that lie there.
     """
     with dataset.held():
         started = time.perf_counter()
+        reads = [] if dataset.entry.embeddings else ["captions"]
+        check_fit(dataset, f"{STAGE} of {dataset.name}", reads)
         folder = dataset.stage(STAGE)
         captions = training_captions(dataset)
         key, reason = _key(dataset, captions), _why_not(dataset, captions)

@@ -14,8 +14,9 @@ Training itself is :mod:`tevad_model.training`'s.
 import hashlib
 import json
 import shutil
+import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -29,12 +30,14 @@ from assets.caption_embeddings import load_embeddings, read_caption_embeddings
 from assets.raw_videos import read_raw_videos
 from assets.sentence_encoder import read_tuning
 from assets.snippet_features import load_features, read_snippet_features
-from assets.workspace import files, versions
+from assets.workspace import files, record, versions
+from assets.workspace.code import CodeState
 from assets.workspace.face import access, committed, dataset_of, explained, picture, stage_asset
 from assets.workspace.manifest import Manifest, RawVideoRow, StageRow
 from assets.workspace.project import Dataset
+from assets.workspace.provenance import check_fit
 from assets.workspace.stage import StageReport, read_encoder_card
-from assets.workspace.tracking import DATA_TAG, RunLog, Tracking
+from assets.workspace.tracking import DATA_TAG, RunLog, Tracking, data_tags
 from tevad_model.config import TrainingParams
 from tevad_model.encoders.card import EncoderCard
 from tevad_model.errors import InputError
@@ -42,6 +45,8 @@ from tevad_model.ready_made import CAPTIONS, EMBEDDINGS, FEATURES
 from tevad_model.timeline import snippet_count
 
 if TYPE_CHECKING:
+    from mlflow.entities import Run
+
     from tevad_model.bags import VideoFeatures
     from tevad_model.training import StepReport, TrainingResult
 
@@ -139,6 +144,34 @@ def read_inputs(dataset: Dataset, params: TrainingParams | None = None) -> Input
     return Inputs(dataset, params, tuple(rows), digests, encoders)
 
 
+def check_inputs(inputs: Inputs, what: str) -> None:
+    """See that all that the model reads fits together.
+
+    Raises:
+        MismatchError: listing every mismatch.
+    """
+    reads = {"visual": "snippet_features", "caption": "captions", "sentence": "caption_embeddings"}
+    check_fit(
+        inputs.dataset,
+        what,
+        [stage for kind, stage in reads.items() if kind in inputs.encoders],
+        _other_tuning(inputs),
+    )
+
+
+def _other_tuning(inputs: Inputs) -> Iterator[str]:
+    """How the encoder of the embeddings departs from what sentence_encoder made of it."""
+    card = inputs.encoders.get("sentence")
+    if card is None or card.is_ready_made:
+        return
+    tuned = read_tuning(inputs.dataset)
+    if card.own_weights != tuned.kept:
+        made, is_there = (("tuned" if each else "given") for each in (card.own_weights, tuned.kept))
+        yield f"caption_embeddings: made by the {made} encoder, the {is_there} one is there now"
+    elif tuned.kept and card.fingerprint.parts["weights"] != tuned.weights:
+        yield "caption_embeddings: made by an encoder that was tuned otherwise"
+
+
 def _made(
     dataset: Dataset, manifest: Manifest[StageRow], params: TrainingParams
 ) -> dict[str, StageRow]:
@@ -166,6 +199,7 @@ def train_tevad_model(dataset: Dataset, tracking: Tracking, tags: dict[str, str]
     Raises:
         InputError: if a stage before it has not run, a class is missing, training diverges, or
             MLflow is lost.
+        MismatchError: if what it reads does not fit together.
     """
     with dataset.held(), tracking.answering():
         return _train(dataset, tracking, tags)
@@ -175,6 +209,7 @@ def _train(dataset: Dataset, tracking: Tracking, tags: dict[str, str]) -> StageR
     started = time.perf_counter()
     tracking.end_killed(dataset.name)
     inputs = read_inputs(dataset)
+    check_inputs(inputs, f"training {dataset.name}")
     folder = dataset.stage(STAGE)
     files.remove_partial(folder)
     is_there = is_current(dataset, inputs)
@@ -196,26 +231,60 @@ def _train(dataset: Dataset, tracking: Tracking, tags: dict[str, str]) -> StageR
     return report
 
 
-def find_training_run(dataset: Dataset, tracking: Tracking) -> RunLog | None:
-    """The MLflow run of the models that lie there, found by their data version."""
-    version = versions.current(dataset, STAGE)
-    run = tracking.find_run(dataset.name, {f"{DATA_TAG}{STAGE}": version})
+def training_runs(dataset: Dataset, tracking: Tracking) -> "list[Run]":
+    """The MLflow runs of the models that lie there, latest first.
+
+    Found by the versions of the models and of all they were made from: a run stands for one
+    combination of them. The same models made of other data (a video without a label came in, an
+    event was corrected) have a run of their own.
+    """
+    stages = (*_upstream(trained_encoders(dataset)), STAGE)
+    found = versions.all_current(dataset, stages)
+    return tracking.find_runs(dataset.name, data_tags(found))
+
+
+def find_training_run(
+    dataset: Dataset, tracking: Tracking, evaluation: str | None = None
+) -> RunLog | None:
+    """The run of :func:`training_runs` with that version of the evaluation, else the latest."""
+    runs = training_runs(dataset, tracking)
+    evaluated = (r for r in runs if r.data.tags.get(f"{DATA_TAG}evaluation_metrics") == evaluation)
+    run = next(evaluated, runs[0]) if runs else None
     return tracking.log(run.info.run_id) if run else None
 
 
-def training_run(dataset: Dataset, tracking: Tracking) -> RunLog:
+def training_run(dataset: Dataset, tracking: Tracking, evaluation: str | None = None) -> RunLog:
     """As :func:`find_training_run`, where there must be one.
 
     Raises:
         InputError: if there is none.
     """
-    run = find_training_run(dataset, tracking)
+    run = find_training_run(dataset, tracking, evaluation)
     if run is None:
         raise InputError(
-            f"MLflow at {tracking.address} has no run of {dataset.name}'s models; "
-            "materialize tevad_model again"
+            f"MLflow at {tracking.address} has no run of {dataset.name}'s models with the data that "
+            "lie there; materialize tevad_model again"
         )
     return run
+
+
+def run_to_evaluate(dataset: Dataset, tracking: Tracking, evaluation: str) -> RunLog:
+    """The run that holds a version of the evaluation, or one that holds none yet.
+
+    Where every run of the models holds another evaluation, as after a changed
+    ``evaluation_metrics.bootstrap``, the models are logged once more: no evaluation writes over
+    another.
+
+    Raises:
+        InputError: if there is no run of the models at all.
+    """
+    tag = f"{DATA_TAG}evaluation_metrics"
+    by_evaluation = {r.data.tags.get(tag): r for r in training_runs(dataset, tracking)}
+    run = by_evaluation.get(evaluation) or by_evaluation.get(None)
+    if run:
+        return tracking.log(run.info.run_id)
+    training_run(dataset, tracking)
+    return _train_and_log(read_inputs(dataset), tracking, {}, train=False)
 
 
 def seed_folder(dataset: Dataset, seed: int) -> Path:
@@ -273,11 +342,19 @@ def has_current_models(dataset: Dataset) -> bool:
 
 def _train_and_log(
     inputs: Inputs, tracking: Tracking, tags: dict[str, str], *, train: bool
-) -> None:
-    """Train, or where the models are there but their run is lost, log what was kept of it."""
+) -> RunLog:
+    """Train, or where the models are there but no run of theirs fits, log what was kept of one."""
     dataset = inputs.dataset
-    tags = {**tags, **lineage_tags(dataset, inputs)}  # of what is read, before it can change
+    origin = None if train else _first_run(dataset, tracking)
+    code = CodeState.of(dataset.project)
+    # Of what is read, before it can change.
+    tags = {**tags, **lineage_tags(dataset, inputs), **code.tags(), **_who_trained(origin)}
     with tracking.start_run(dataset.name, f"train-{dataset.name}", tags) as run:
+        with tempfile.TemporaryDirectory() as folder:
+            kept = record.write(dataset, code, Path(folder))
+            if origin:
+                record.keep_code_of(tracking.log(origin.info.run_id), Path(folder))
+            run.artifacts(kept, record.FOLDER)
         run.params(dataset.params.model_dump(mode="json", exclude={"checks"}))
         for seed in inputs.params.seeds:
             with tracking.start_run(dataset.name, f"seed-{seed}", tags, parent=run) as seed_run:
@@ -299,27 +376,40 @@ def _train_and_log(
         if "sentence" in inputs.encoders:
             run.metrics(read_tuning(dataset).metrics)
         run.artifact(_draw_training(dataset), "figures")
-        run.tags({f"{DATA_TAG}{STAGE}": versions.current(dataset, STAGE)})
+        run.tags(data_tags({STAGE: versions.current(dataset, STAGE)}))
+    return run
+
+
+def _first_run(dataset: Dataset, tracking: Tracking) -> "Run | None":
+    """The run that trained the models that lie there, on whatever data; None if it is lost."""
+    runs = tracking.find_runs(dataset.name, data_tags({STAGE: versions.current(dataset, STAGE)}))
+    return runs[-1] if runs else None
+
+
+def _who_trained(origin: "Run | None") -> dict[str, str]:
+    """The tags of a run that say by which code its models came to be, and who called."""
+    tags = origin.data.tags if origin else {}
+    return {k: v for k, v in tags.items() if k.startswith("tevad.git.") or k == "dagster.run_id"}
 
 
 def lineage_tags(dataset: Dataset, inputs: Inputs) -> dict[str, str]:
-    """The tags that lead a run back to its bytes: data versions, fingerprints and commit.
+    """The tags that lead a run back to its bytes: data versions and fingerprints.
 
     The version of what the run makes is added when it is made.
     """
     return {
         "tevad.dataset": dataset.name,
-        **{f"{DATA_TAG}{stage}": versions.current(dataset, stage) for stage in _upstream(inputs)},
+        **data_tags(versions.all_current(dataset, _upstream(inputs.encoders))),
         **{f"tevad.encoder.{k}": card.fingerprint.digest for k, card in inputs.encoders.items()},
-        **{f"tevad.{key}": value for key, value in versions.git_state(dataset.project).items()},
     }
 
 
-def _upstream(inputs: Inputs) -> list[str]:
+def _upstream(encoders: Mapping[str, EncoderCard]) -> list[str]:
+    """The stages that models are made from which read these encoders' output."""
     return [
         "raw_videos",
-        *(["snippet_features"] if "visual" in inputs.encoders else []),
-        *(_TEXT if "sentence" in inputs.encoders else ()),
+        *(["snippet_features"] if "visual" in encoders else []),
+        *(_TEXT if "sentence" in encoders else ()),
     ]
 
 

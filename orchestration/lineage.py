@@ -9,17 +9,23 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assets.workspace import versions
 from assets.workspace.manifest import FILE_NAME as MANIFEST
 from assets.workspace.manifest import RawVideoRow, read_manifest_file
+from assets.workspace.objects import Objects
 from assets.workspace.project import STAGES, Dataset, Project
-from assets.workspace.tracking import DATA_TAG, MODEL_PREFIX, Tracking, registered_name
+from assets.workspace.tracking import (
+    DATA_TAG,
+    MODEL_PREFIX,
+    Tracking,
+    data_tags,
+    registered_name,
+)
 from tevad_model.errors import InputError
 
 if TYPE_CHECKING:
@@ -30,9 +36,17 @@ _SCHEME = "models:/"
 _MD5 = re.compile(r"[0-9a-f]{32}\.dir")
 """A version of a stage's output, as DVC writes it."""
 
+_MODELS = "tevad_model"
+"""The stage whose version a model and its runs are known by."""
+
 _ENCODER_TAG = "tevad.encoder."
 _METRIC_TAG = "tevad.metric."
-_PLACES = {"workspace": "data", "cache": "DVC's cache", "nowhere": "nowhere here; `dvc fetch` it"}
+_PLACES = {
+    "workspace": "data",
+    "cache": "DVC's cache",
+    "remote": "DVC's remote",
+    "nowhere": "neither DVC's cache nor a remote that answers",
+}
 
 
 @dataclass(frozen=True)
@@ -42,8 +56,8 @@ class DataVersion:
     Attributes:
         stage: the stage.
         md5: its version.
-        place: ``workspace`` if it is what lies in the project's data now, ``cache`` if DVC's cache
-            has it, else ``nowhere``.
+        place: ``workspace`` if it is what lies in the project's data now, ``cache`` or ``remote``
+            if DVC's cache or its default remote has it, else ``nowhere``.
     """
 
     stage: str
@@ -105,7 +119,8 @@ class StageVersions:
         stage: the stage.
         dvc: the md5 in ``dvc.lock``; None if it has none.
         dagster: the data version of its latest materialization.
-        mlflow: the tag of the newest version of the model that was registered.
+        mlflow: the tag of the run that made the models ``dvc.lock`` has; None if that read no
+            such stage, or there is no such run.
     """
 
     stage: str
@@ -148,41 +163,76 @@ class Lineage:
 
         from orchestration.agreement import latest_version
 
-        recorded = versions.recorded(self.project)
-        registered = next(iter(self._versions(registered_name(dataset.name))), None)
+        recorded = {
+            stage: version
+            for (stage, name), version in versions.recorded(self.project).items()
+            if name == dataset.name
+        }
+        tagged = self._run_tags(dataset.name, recorded)
         return [
             StageVersions(
                 stage,
-                recorded.get((stage, dataset.name)),
+                recorded.get(stage),
                 latest_version(instance, dg.AssetKey(stage), dataset.name),
-                registered.tags.get(f"{DATA_TAG}{stage}") if registered else None,
+                tagged.get(stage),
             )
             for stage in STAGES
         ]
+
+    def _run_tags(self, dataset: str, recorded: Mapping[str, str]) -> dict[str, str]:
+        """The versions that the run of the recorded models names, by stage.
+
+        The same models may have come of several runs, on data that differ in what training does
+        not read; it is the one that fits best.
+        """
+        if _MODELS not in recorded:
+            return {}
+        found = self._tags_of_runs(dataset, recorded[_MODELS])
+        return max(found, key=lambda tags: len(tags.items() & recorded.items()), default={})
+
+    def _tags_of_runs(self, dataset: str, models: str) -> list[dict[str, str]]:
+        """The versions, by stage, that each run which made these models names."""
+        runs = self.tracking.find_runs(dataset, data_tags({_MODELS: models}))
+        return [_tagged(run.data.tags, DATA_TAG) for run in runs]
 
     def models_of_data(self, md5: str) -> list[ModelLineage]:
         """The registered versions that a stage's output with this version went into."""
         return [
             self._of_version(version)
             for version in self._all_versions()
-            if md5 in _data_tags(version).values()
+            if any(md5 in tags.values() for tags in self._all_data(version))
         ]
+
+    def _all_data(self, version: ModelVersion) -> Iterator[dict[str, str]]:
+        """The versions, by stage, that a version's models came of: lately, and before."""
+        tags = _data_tags(version)
+        yield tags
+        yield from self._tags_of_runs(version.tags["tevad.dataset"], tags[_MODELS])
 
     def models_of_video(self, dataset: Dataset, video: str) -> Iterator[tuple[ModelLineage, str]]:
         """The registered versions that a video went into, newest first, and by which split.
 
         Raises:
-            InputError: if the manifest of a version's videos is not in DVC's cache.
+            InputError: if neither DVC's cache nor its remote has the manifest of a version's
+                videos.
         """
         for version in self._versions(registered_name(dataset.name)):
-            rows = self._cache.videos(_data_tags(version)["raw_videos"])
+            rows = _videos(self._objects, _data_tags(version)["raw_videos"])
             split = next((row.split for row in rows if row.video == video and not row.problem), "")
             if split:
                 yield self._of_version(version), split
 
     @cached_property
-    def _cache(self) -> _Cache:
-        return _Cache(self.project)
+    def _objects(self) -> Objects:
+        return Objects(self.project)
+
+    def _place(self, md5: str) -> str:
+        if self._objects.in_cache(md5):
+            return "cache"
+        try:
+            return "remote" if self._objects.in_remote(md5) else "nowhere"
+        except InputError:
+            return "nowhere"  # that can be reached from here
 
     def _find(self, uri: str) -> ModelVersion:
         from mlflow.exceptions import MlflowException
@@ -221,9 +271,10 @@ class Lineage:
         recorded = versions.recorded(self.project)
 
         def place(stage: str, md5: str) -> str:
-            if recorded.get((stage, dataset)) == md5:
+            there = Dataset(self.project, dataset).stage(stage).is_dir()
+            if there and recorded.get((stage, dataset)) == md5:
                 return "workspace"
-            return "cache" if self._cache.has(md5) else "nowhere"
+            return self._place(md5)
 
         data = _data_tags(version)
         return ModelLineage(
@@ -321,31 +372,11 @@ def _or_none(lines: list[str]) -> list[str]:
     return [f"  {line}" for line in lines] or ["  no registered model"]
 
 
-class _Cache:
-    """DVC's cache on this machine."""
-
-    def __init__(self, project: Project) -> None:
-        from dvc.repo import Repo
-
-        with Repo(str(project.root)) as repo:
-            self._odb = repo.cache.local
-
-    def has(self, md5: str) -> bool:
-        """Whether it has a version of a stage's output."""
-        return Path(self._odb.oid_to_path(md5)).is_file()
-
-    def videos(self, md5: str) -> tuple[RawVideoRow, ...]:
-        """The rows of a version of raw_videos."""
-        listing = Path(self._odb.oid_to_path(md5))
-        try:
-            entries = json.loads(listing.read_text(encoding="utf-8"))
-            oid = next(each["md5"] for each in entries if each["relpath"] == MANIFEST)
-            return read_manifest_file(Path(self._odb.oid_to_path(oid)), RawVideoRow).rows
-        except FileNotFoundError:
-            raise InputError(
-                f"raw_videos {md5} is not in DVC's cache; fetch all versions by "
-                "`dvc fetch --all-commits`"
-            ) from None
+def _videos(objects: Objects, md5: str) -> tuple[RawVideoRow, ...]:
+    """The rows of a version of raw_videos."""
+    oid = objects.files(md5)[MANIFEST]
+    objects.fetch([oid])
+    return read_manifest_file(objects.path(oid), RawVideoRow).rows
 
 
 def _data_tags(version: ModelVersion) -> dict[str, str]:

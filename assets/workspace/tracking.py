@@ -160,16 +160,16 @@ class Tracking:
                 return str(made_meanwhile.experiment_id)
             raise self._unusable(error) from None
 
-    def find_run(self, experiment: str, tags: Mapping[str, str]) -> Run | None:
-        """The latest finished run that carries all the tags."""
+    def find_runs(self, experiment: str, tags: Mapping[str, str]) -> list[Run]:
+        """The finished runs that carry all the tags, latest first."""
         condition = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
-        runs = self.client.search_runs(
-            [self.experiment(experiment)],
-            filter_string=f"{condition} and attributes.status = 'FINISHED'",
-            order_by=["attributes.start_time DESC"],
-            max_results=1,
+        return list(
+            self.client.search_runs(
+                [self.experiment(experiment)],
+                filter_string=f"{condition} and attributes.status = 'FINISHED'",
+                order_by=["attributes.start_time DESC"],
+            )
         )
-        return runs[0] if runs else None
 
     @contextmanager
     def start_run(
@@ -286,10 +286,27 @@ class RunLog:
         with s3.told(f"MLflow's artifacts of run {self.run_id}"):
             self.client.log_artifact(self.run_id, str(path), folder)
 
+    def paths(self, folder: str) -> list[str]:
+        """The paths of the artifacts in a folder; empty if there is no such folder."""
+        return [file.path for file in self.client.list_artifacts(self.run_id, folder)]
+
+    def fetch(self, path: str, folder: Path) -> Path:
+        """Bring an artifact, or a folder of them, into a folder, and return where it came to lie."""
+        return Path(self.client.download_artifacts(self.run_id, path, str(folder)))
+
+    def artifacts(self, path: Path, folder: str) -> None:
+        """Keep all files of a folder with the run, under another folder's name."""
+        self.client.log_artifacts(self.run_id, str(path), folder)
+
 
 def registered_name(dataset: str) -> str:
     """The name of a dataset's registered model."""
     return f"{MODEL_PREFIX}{dataset}"
+
+
+def data_tags(found: Mapping[str, str]) -> dict[str, str]:
+    """Tags that hold the versions of stages' outputs."""
+    return {f"{DATA_TAG}{stage}": version for stage, version in found.items()}
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Data versions: what DVC and git say a stage's data and the code are.
+"""Data versions: what DVC says a stage's data are.
 
 The version of a stage's output is the md5 DVC gives its folder. It is the same whether DVC, Dagster
 or a test ran the stage, and is what Dagster's DataVersion and the tags of an MLflow run hold.
@@ -7,8 +7,7 @@ or a test ran the stage, and is what Dagster's DataVersion and the tags of an ML
 from __future__ import annotations
 
 import hashlib
-import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -79,6 +78,11 @@ def current(dataset: Dataset, stage: str) -> str:
         return str(found.hash_info.value)
 
 
+def all_current(dataset: Dataset, stages: Iterable[str]) -> dict[str, str]:
+    """The versions of several stages' outputs as they lie there."""
+    return {stage: current(dataset, stage) for stage in stages}
+
+
 def recorded(project: Project) -> dict[tuple[str, str], str]:
     """The versions ``dvc.lock`` holds, by (stage, dataset)."""
     found = {}
@@ -127,32 +131,6 @@ def locked(project: Project) -> Iterator[Repo]:
     with opened(project) as repo, ExitStack() as held:
         in_turn(repo, lambda: held.enter_context(lock_repo(repo)))
         yield repo
-
-
-def git_state(project: Project) -> dict[str, str]:
-    """The commit the code is at, and whether tracked files differ from it.
-
-    Empty where the project is not in git. ``params.yaml`` and ``dvc.lock`` change in daily use and
-    are recorded by themselves, so they do not make the tree dirty.
-    """
-    commit_hash = _git(project, "rev-parse", "HEAD")
-    if commit_hash is None:
-        return {}
-    changed = _git(
-        project, "status", "--porcelain", "--untracked-files=no", "--",
-        ".", ":!params.yaml", f":!{LOCK_FILE}",
-    )  # fmt: skip
-    return {"git.commit": commit_hash, "git.dirty": str(bool(changed)).lower()}
-
-
-def _git(project: Project, *arguments: str) -> str | None:
-    try:
-        done = subprocess.run(
-            ["git", *arguments], cwd=project.root, capture_output=True, text=True, check=True
-        )
-    except (FileNotFoundError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip()
 
 
 def _stages(project: Project) -> Mapping[str, PipelineStage]:

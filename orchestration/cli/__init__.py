@@ -15,7 +15,7 @@ from orchestration.cli.chain import ablate, demo, run, stage, sync
 from orchestration.cli.datasets import dataset
 from orchestration.cli.encoders import encoders
 from orchestration.cli.garbage import gc
-from orchestration.cli.models import lineage, score
+from orchestration.cli.models import lineage, reproduce, score
 from orchestration.cli.promotion import promote, rollback
 from orchestration.cli.servers import up
 from orchestration.cli.storage import storage
@@ -50,6 +50,7 @@ for _command in (
     gc,
     lineage,
     promote,
+    reproduce,
     rollback,
     run,
     score,

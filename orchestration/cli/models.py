@@ -1,13 +1,14 @@
-"""``tevad score`` and ``tevad lineage``: what is done with a registered model."""
+"""``tevad score``, ``lineage`` and ``reproduce``: what is done with a registered model."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
 
 from assets.workspace.project import Dataset
-from orchestration.cli.common import Failure, current_project, reported
+from orchestration.cli.common import Failure, current_project, ended_in_order, reported
 
 
 @click.command()
@@ -95,3 +96,29 @@ def lineage(what: str, video: str | None, as_json: bool) -> None:
     project = current_project()
     found = report(Lineage(project, Tracking.of(project)), what, video)
     click.echo(found.as_json if as_json else found.text)
+
+
+@click.command()
+@click.argument("model")
+@click.option(
+    "--from", "start", type=click.Choice(["features", "raw_videos"]), default="features",
+    show_default=True, help="What to start from: raw_videos makes every stage after them again.",
+)  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@reported
+def reproduce(model: str, start: str, as_json: bool) -> None:
+    """Make a registered version again and say whether it comes out bit-equal.
+
+    MODEL is models:/NAME/VERSION or models:/NAME@ALIAS. In a clone of the project, with its DVC
+    remote and MLflow server: checks out the version's commit beside your own, fetches the data of
+    the version, trains, and compares. Exit code 0 if every byte is the same, 1 if not.
+    """
+    from assets.workspace.tracking import Tracking
+    from orchestration.reproduction import reproduce as make_again
+
+    project = current_project()
+    with ended_in_order():
+        found = make_again(project, Tracking.of(project), model, start)
+    click.echo(json.dumps(found.to_json(), indent=2) if as_json else str(found))
+    if not found.is_equal:
+        raise SystemExit(1)

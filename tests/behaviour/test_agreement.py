@@ -6,19 +6,28 @@ import os
 import re
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
 
 import dagster as dg
+import pandas as pd
 import pytest
 from dvc.repo import Repo
-from projects import TrainedProject
+from projects import TrainedProject, git
 
-from assets.workspace import files, versions
+from assets.evaluation_metrics import evaluate
+from assets.raw_videos import ingest_raw_videos
+from assets.registered_model import register_model
+from assets.tevad_model import train_tevad_model, training_runs
+from assets.workspace import files, listing, versions
 from assets.workspace.project import STAGES, Dataset, Project
+from assets.workspace.tracking import CHALLENGER, DATA_TAG, Tracking, data_tags
 from orchestration.agreement import latest_version, report_versions
 from orchestration.build import SPECS
+from orchestration.lineage import Lineage
 from orchestration.running import run_chain
 from orchestration.sensors import dvc_sensor
+from tevad_model import video
 
 
 def repro(project: Project) -> list[str]:
@@ -49,6 +58,53 @@ def locked(dataset: Dataset) -> dict[str, str]:
     return {stage: version for (stage, name), version in recorded.items() if name == dataset.name}
 
 
+def commit_all(project: Project, message: str) -> str:
+    """Commit what belongs to a version, as a user would, and return git's name of it."""
+    git(project.root, "add", "params.yaml", "dvc.lock", "data")
+    git(project.root, "commit", "--quiet", "--message", message)
+    return git(project.root, "rev-parse", "HEAD").strip()
+
+
+def sync(dataset: Dataset) -> None:
+    with dg.DagsterInstance.get() as instance:
+        report_versions(dataset.project, SPECS, instance)
+
+
+def assert_equal_everywhere(dataset: Dataset, after: str) -> None:
+    """dvc.lock, Dagster and the MLflow run say the same of every stage, and it is what lies there.
+
+    Prints a table, for `pytest -s`.
+    """
+    lineage = Lineage(dataset.project, Tracking.of(dataset.project))
+    with dg.DagsterInstance.get() as instance:
+        rows = lineage.of_dataset(dataset, instance)
+    print(f"\nafter {after}")
+    for row in rows:
+        print(
+            f"  {row.stage:<20}",
+            *(f"{str(v)[:12]:<14}" for v in (row.dvc, row.dagster, row.mlflow)),
+        )
+    assert [row.stage for row in rows] == list(STAGES)
+    assert all(row.agree for row in rows), f"after {after}"
+    assert {row.stage: row.dvc for row in rows} == versions.all_current(dataset, STAGES)
+
+
+def assert_registered(dataset: Dataset, version: str) -> None:
+    """Dagster's registered_model is that version, whose tags are all of dvc.lock."""
+    with dg.DagsterInstance.get() as instance:
+        latest = latest_version(instance, dg.AssetKey("registered_model"), dataset.name)
+    assert latest == version
+    name, _, number = version.partition("/")
+    tags = Tracking.of(dataset.project).client.get_model_version(name, number).tags
+    assert {s: tags[f"{DATA_TAG}{s}"] for s in STAGES} == locked(dataset)
+    print(f"  {'registered_model':<20} {version}")
+
+
+def at(dataset: Dataset) -> Dataset:
+    """The dataset with the parameters as they are now."""
+    return Project.at(dataset.project.root).dataset(dataset.name)
+
+
 def change_params(project: Project, old: str, new: str) -> None:
     path = project.root / "params.yaml"
     text = path.read_text()
@@ -71,8 +127,14 @@ def test_after_a_run_dvc_has_nothing_to_do(trained_copy: Dataset) -> None:
     assert known(trained_copy) == locked(trained_copy)
 
 
-def test_what_dvc_made_anew_dagster_shows(trained_copy: Dataset) -> None:
+def test_all_name_one_version_whatever_happens(trained_copy: Dataset) -> None:
+    """dvc.lock = Dagster = the run's tag, for every asset, through all that changes data."""
     project = trained_copy.project
+    tracking = Tracking.of(project)
+    first = commit_all(project, "the first version")
+    assert_equal_everywhere(trained_copy, "a Dagster run")
+    assert_registered(trained_copy, "tevad-rendered/1")
+
     before = known(trained_copy)
     _, cursor = evaluate_sensor(trained_copy, None)
     change_params(project, "iterations: 30", "iterations: 20")
@@ -84,18 +146,83 @@ def test_what_dvc_made_anew_dagster_shows(trained_copy: Dataset) -> None:
 
     message, later = evaluate_sensor(trained_copy, cursor)
     assert message == "reported tevad_model[rendered], evaluation_metrics[rendered]"
-    assert known(trained_copy) == locked(trained_copy)
+    assert_equal_everywhere(trained_copy, "a changed parameter and `dvc repro`")
     assert evaluate_sensor(trained_copy, later) == (
         "dvc.lock and params.yaml have not changed",
         later,
     )
 
-    outcome = run_chain(trained_copy)
+    # An evaluation with other parameters, and an event that is corrected: neither trains anew.
+    change_params(project, "bootstrap: 100", "bootstrap: 120")
+    evaluate(at(trained_copy), tracking)
+    versions.commit(trained_copy, "evaluation_metrics")
+    sync(trained_copy)
+    assert_equal_everywhere(trained_copy, "another evaluation of the same models")
+    correct_an_event(trained_copy)
+    assert_equal_everywhere(trained_copy, "a corrected event")
+    assert len(training_runs(trained_copy, tracking)) == 1
+    models = data_tags({"tevad_model": locked(trained_copy)["tevad_model"]})
+    runs = tracking.find_runs("rendered", models)
+    assert len(runs) == 3
+    for run in runs:
+        kept = {Path(path).name for path in tracking.log(run.info.run_id).paths("project")}
+        assert kept == {"params.yaml", "dvc.lock", "source", "libraries.json"}
+
+    outcome = run_chain(at(trained_copy))
     assert outcome.success, outcome.failures
     assert outcome.model == "tevad-rendered/2"
     assert files.read_json(trained_copy.reports / "tevad_model.json")["done"] == 0
     with Repo(str(project.root)) as repo:
         assert repo.status() == {}
+    assert_registered(trained_copy, "tevad-rendered/2")
+    commit_all(project, "the second version")
+
+    add_a_video(trained_copy)
+    outcome = run_chain(at(trained_copy))
+    assert outcome.success, outcome.failures
+    assert_equal_everywhere(trained_copy, "an added video")
+    assert_registered(trained_copy, "tevad-rendered/3")
+
+    git(project.root, "checkout", "--quiet", first, "--", "params.yaml", "dvc.lock", "data")
+    with Repo(str(project.root)) as repo:
+        repo.checkout(force=True)
+        assert repo.status() == {}
+    sync(trained_copy)
+    assert locked(trained_copy) == before
+    assert_equal_everywhere(trained_copy, "`dvc checkout` of an older version")
+    register_model(at(trained_copy), tracking)
+    version = tracking.client.get_model_version_by_alias("tevad-rendered", CHALLENGER)
+    assert str(version.version) == "1"
+    assert {s: version.tags[f"{DATA_TAG}{s}"] for s in STAGES} == locked(trained_copy)
+
+
+def correct_an_event(dataset: Dataset) -> None:
+    """End an event a frame earlier in the source, and run the stages that read it."""
+    table = dataset.project.root / str(dataset.entry.source) / "events.csv"
+    header, first, *others = table.read_text().splitlines()
+    fields = dict(zip(header.split(","), first.split(","), strict=True))
+    fields["end_frame"] = str(int(fields["end_frame"]) - 1)
+    table.write_text("\n".join([header, ",".join(fields.values()), *others]) + "\n")
+    changed, tracking = at(dataset), Tracking.of(dataset.project)
+    listing.refresh(changed)
+    ingest_raw_videos(changed)
+    versions.commit(changed, "raw_videos")
+    train_tevad_model(changed, tracking, {})
+    evaluate(changed, tracking)
+    for stage in STAGES[1:]:
+        versions.commit(changed, stage)
+    sync(changed)
+
+
+def add_a_video(dataset: Dataset) -> None:
+    """List another training video in the source: one that is there, with its last frames cut off."""
+    source = dataset.project.root / str(dataset.entry.source)
+    table = pd.read_csv(source / "videos.csv", dtype=str)
+    row = table[(table["split"] == "train") & (table["label"] == "normal")].iloc[0]
+    pictures = islice(video.frames(source / row["path"]), 80)
+    video.encode(source / "added.mp4", pictures, 25.0)
+    added = pd.DataFrame([{**row, "video": "added", "path": "added.mp4"}])
+    pd.concat([table, added]).to_csv(source / "videos.csv", index=False)
 
 
 @pytest.mark.slow

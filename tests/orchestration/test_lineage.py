@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import dagster as dg
 import pytest
 from click.testing import CliRunner
+from dvc.repo import Repo
 from projects import TrainedProject
 
 from assets.raw_videos import read_raw_videos
@@ -72,6 +74,15 @@ def test_a_video_leads_to_the_models_it_went_into(
     assert list(lineage.models_of_video(trained.dataset, "no-such-video")) == []
 
 
+def add_remote(project: Project, folder: Path) -> None:
+    """A folder as DVC's default remote, with all that dvc.lock names pushed to it."""
+    with Repo(str(project.root)) as repo, repo.config.edit() as config:
+        config["remote"]["store"] = {"url": str(folder)}
+        config["core"]["remote"] = "store"
+    with Repo(str(project.root)) as repo:
+        repo.push()
+
+
 def change_training(dataset: Dataset) -> Dataset:
     """Train and register another model on the same features."""
     path = dataset.project.root / "params.yaml"
@@ -99,10 +110,27 @@ def test_after_the_data_moved_on_an_older_model_still_leads_to_its_bytes(
     assert went_into == [f"{MODEL}/2", f"{MODEL}/1"]
     assert [model.model for model in lineage.models_of_data(before)] == [f"{MODEL}/1"]
 
-    shutil.rmtree(dataset.project.root / ".dvc" / "cache")
+    video = read_raw_videos(dataset).usable[0].video
+    cache = dataset.project.root / ".dvc" / "cache"
+    remote = dataset.project.root.parent / "remote"
+    add_remote(dataset.project, remote)
+    shutil.rmtree(cache)
+    lineage = Lineage(dataset.project, Tracking.of(dataset.project))
+    found = {each.stage: each.place for each in lineage.of_model(f"{MODEL}/2").data}
+    assert found["tevad_model"] == "workspace"
+    shutil.rmtree(dataset.stage("tevad_model"))
+    found = {each.stage: each.place for each in lineage.of_model(f"{MODEL}/2").data}
+    assert found["tevad_model"] == "remote"
+    assert [model.model for model, _ in lineage.models_of_video(dataset, video)] == [
+        f"{MODEL}/2",
+        f"{MODEL}/1",
+    ]
+
+    shutil.rmtree(cache)
+    shutil.rmtree(remote)
     places = {each.stage: each.place for each in lineage.of_model(f"{MODEL}/1").data}
     assert places["tevad_model"] == "nowhere"
-    with pytest.raises(InputError, match="fetch all versions by `dvc fetch --all-commits`"):
+    with pytest.raises(InputError, match="neither DVC's cache nor its remote has"):
         list(lineage.models_of_video(dataset, "anything"))
 
 

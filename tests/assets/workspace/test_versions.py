@@ -113,12 +113,3 @@ def test_without_a_dvc_repository_the_remedy_is_told(dataset: Dataset) -> None:
     (dataset.project.root / ".dvc").rename(dataset.project.root / "gone")
     with pytest.raises(InputError, match="not a DVC repository; run `dvc init`"):
         versions.commit(dataset, "raw_videos")
-
-
-def test_git_says_which_commit_and_whether_code_differs(dataset: Dataset) -> None:
-    project = dataset.project
-    clean = versions.git_state(project)
-    assert len(clean["git.commit"]) == 40
-    assert clean["git.dirty"] == "false"
-    (project.root / "dvc.yaml").write_text("stages: {}\n")
-    assert versions.git_state(project) == {**clean, "git.dirty": "true"}
