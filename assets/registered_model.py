@@ -34,6 +34,8 @@ from assets.tevad_model import (
     trained_encoders,
     training_run,
 )
+from assets.training_reference import PART as REFERENCE
+from assets.training_reference import gather_reference, write_reference
 from assets.workspace import versions
 from assets.workspace.face import access, dataset_of, explained, markdown_table, stage_asset
 from assets.workspace.project import Dataset
@@ -51,7 +53,7 @@ if TYPE_CHECKING:
     from tevad_model.pipeline import Pipeline, ReadyMade
 
 STAGE = "registered_model"
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 """Changes when the same models would be registered otherwise."""
 
 MODEL_CODE = "tevad_pyfunc.py"
@@ -233,7 +235,9 @@ def _log_model(dataset: Dataset, tracking: Tracking, run: "Run") -> "LoggedModel
         tracking.start_model(dataset.name, name, run) as logged,
     ):
         pipeline, examples = Path(folder) / "pipeline", Path(folder) / "examples"
+        reference = Path(folder) / REFERENCE
         _write_pipeline(dataset, pipeline)
+        write_reference(gather_reference(dataset), reference)
         loaded = Pipeline.load(pipeline, dataset.project.cache)
         example = _write_example(dataset, loaded, examples)
         _try_out(loaded, example, examples)
@@ -241,7 +245,11 @@ def _log_model(dataset: Dataset, tracking: Tracking, run: "Run") -> "LoggedModel
             path=Path(folder) / "model",
             mlflow_model=Model(run_id=run.info.run_id, model_id=logged.model_id),
             python_model=_model_code(dataset),
-            artifacts={"pipeline": str(pipeline), "examples": str(examples)},
+            artifacts={
+                "pipeline": str(pipeline),
+                "examples": str(examples),
+                REFERENCE: str(reference),
+            },
             code_paths=[str(Path(tevad_model.__file__).parent)],
             pip_requirements=pip_requirements(),
             signature=signature(loaded),

@@ -203,6 +203,25 @@ def served_version(dataset: Dataset, tracking: Tracking) -> ModelVersion:
         ) from None
 
 
+def newest_version(dataset: Dataset, tracking: Tracking) -> ModelVersion | None:
+    """The version that was registered last, whatever has been decided about it; None without any.
+
+    Raises:
+        InputError: if the registry does not answer.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        found = tracking.client.search_model_versions(
+            f"name = '{registered_name(dataset.name)}'",
+            order_by=["version_number DESC"],
+            max_results=1,
+        )
+    except MlflowException as error:
+        raise InputError(f"MLflow at {tracking.uri}: {error.message}") from None
+    return found[0] if found else None
+
+
 def address(version: ModelVersion) -> str:
     """``models:/<name>/<version>``, which never comes to mean another one."""
     return f"models:/{version.name}/{version.version}"
@@ -215,19 +234,30 @@ def packed_pipeline(version: ModelVersion, tracking: Tracking) -> Iterator[Path]
     Raises:
         InputError: if the version is no model of this project.
     """
+    with packed_part(version, tracking, "pipeline") as folder:
+        yield folder
+
+
+@contextmanager
+def packed_part(version: ModelVersion, tracking: Tracking, part: str) -> Iterator[Path]:
+    """The folder of one of the artifacts that a version carries, fetched for the time of the block.
+
+    Raises:
+        InputError: if the version carries none of that name.
+    """
     from mlflow.models import Model
 
     files_uri = tracking.client.get_model_version_download_uri(version.name, version.version)
     with tempfile.TemporaryDirectory() as folder:
         local = _download(files_uri, folder, tracking)
         artifacts = Model.load(local).flavors["python_function"].get("artifacts", {})
-        if "pipeline" not in artifacts:
-            raise InputError(f"{address(version)}: not a model of this project; it has no pipeline")
+        if part not in artifacts:
+            raise InputError(f"{address(version)}: not a model of this project; it has no {part}")
         root = Path(local).resolve()
-        pipeline = (root / artifacts["pipeline"]["path"]).resolve()
-        if not pipeline.is_relative_to(root):
-            raise InputError(f"{address(version)}: names a pipeline outside of its own files")
-        yield pipeline
+        packed = (root / artifacts[part]["path"]).resolve()
+        if not packed.is_relative_to(root):
+            raise InputError(f"{address(version)}: names a {part} outside of its own files")
+        yield packed
 
 
 @contextmanager

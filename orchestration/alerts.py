@@ -24,6 +24,8 @@ ENDED = (dg.DagsterEventType.RUN_FAILURE, dg.DagsterEventType.RUN_SUCCESS)
 RUNS_AT_ONCE = 50
 """Of each end, in one look; the next look goes on with the others."""
 
+PROMOTION = dg.AssetKey("promotion_decision")
+
 _FORMAT = 1
 _LONGEST = 1500
 _PARTITION = "dagster/partition"
@@ -128,6 +130,9 @@ def notices_of_run(instance: dg.DagsterInstance, ended: dg.EventLogRecord) -> li
         return Notice(kind, dataset, redacted(subject), said, run.run_id, at)
 
     found = [notice("check failed", *failed) for failed in _failed_checks(instance, entry.run_id)]
+    found += [
+        notice("promotion refused", *refused) for refused in _refusals(instance, entry.run_id)
+    ]
     if run.status == dg.DagsterRunStatus.FAILURE:
         found.append(notice("run failed", run.job_name, _why(instance, entry)))
     return found
@@ -139,6 +144,16 @@ def _failed_checks(instance: dg.DagsterInstance, run_id: str) -> Iterator[tuple[
         if not check.passed:
             reason = check.description or "see its page for the offenders"
             yield f"{check.asset_key.to_user_string()}: {check.check_name}", reason
+
+
+def _refusals(instance: dg.DagsterInstance, run_id: str) -> Iterator[tuple[str, str]]:
+    """A refused promotion is a materialization like any other: only its metadata tell."""
+    for event in _events(instance, run_id, dg.DagsterEventType.ASSET_MATERIALIZATION):
+        if event.asset_key != PROMOTION:
+            continue
+        said = {name: value.value for name, value in event.materialization.metadata.items()}
+        if said.get("outcome") == "refused":
+            yield f"version {said.get('challenger')}", str(said.get("why"))
 
 
 def _why(instance: dg.DagsterInstance, ended: dg.EventLogEntry) -> str:

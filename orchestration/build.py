@@ -8,6 +8,7 @@ import dagster as dg
 from assets.caption_embeddings import caption_embeddings
 from assets.captions import captions
 from assets.checks import ALL_CHECKS
+from assets.drift import drift
 from assets.evaluation_metrics import evaluation_metrics
 from assets.promotion_decision import promotion_decision
 from assets.raw_videos import raw_videos
@@ -21,8 +22,15 @@ from assets.workspace.face import RESOURCE
 from assets.workspace.project import Project
 from orchestration.clock import SYSTEM, Clock
 from orchestration.jobs import JOBS
+from orchestration.policies import automation_sensor, with_policies
 from orchestration.resources import ProjectResource
-from orchestration.sensors import arrivals_sensor, dvc_sensor, notifier_sensor
+from orchestration.schedules import retraining_schedule
+from orchestration.sensors import (
+    arrivals_sensor,
+    dvc_sensor,
+    notifier_sensor,
+    retraining_sensor,
+)
 
 ASSETS = [
     raw_videos,
@@ -36,6 +44,7 @@ ASSETS = [
     promotion_decision,
     scored_videos,
     review_page,
+    drift,
 ]
 
 SPECS = [asset.get_asset_spec() for asset in ASSETS]
@@ -61,12 +70,15 @@ def build_defs(
     params = project.params
     resources = {RESOURCE: ProjectResource(root=str(project.root)), **(resource_overrides or {})}
     return dg.Definitions(
-        assets=ASSETS,
+        assets=with_policies(ASSETS, params.retraining),
         asset_checks=ALL_CHECKS,
         jobs=JOBS,
+        schedules=[retraining_schedule(project, params.retraining, clock)],
         sensors=[
             dvc_sensor(project, SPECS),
             arrivals_sensor(project, clock),
+            retraining_sensor(project, clock),
+            automation_sensor(),
             *(notifier_sensor(name) for name in params.notifications.notifiers),
         ],
         resources=resources,

@@ -29,4 +29,11 @@ SCORE = dg.define_asset_job(
     description="Score the videos that are there, labelled or not, with the champion, for review.",
 )
 
-JOBS = (FEATURES, TRAIN, EVERYTHING, SCORE, rollback)
+ARRIVALS = dg.define_asset_job(
+    "arrivals",
+    dg.AssetSelection.assets(*FEATURE_STAGES, "scored_videos", "drift"),
+    description="Take in what arrived, score it with the champion, and look for drift; trains "
+    "nothing.",
+)
+
+JOBS = (FEATURES, TRAIN, EVERYTHING, SCORE, ARRIVALS, rollback)

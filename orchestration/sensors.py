@@ -6,16 +6,19 @@ from collections.abc import Sequence
 import dagster as dg
 
 from assets.raw_videos import RawVideosConfig
+from assets.scoring import served_version
 from assets.workspace import versions
 from assets.workspace.params import FILE_NAME
 from assets.workspace.project import Project
+from assets.workspace.tracking import Tracking
 from orchestration import arrivals
 from orchestration.agreement import add_partitions, report_versions
 from orchestration.alerts import Position, tell_news
 from orchestration.arrivals import Arrival, Seen
 from orchestration.clock import Clock
-from orchestration.jobs import FEATURES
+from orchestration.jobs import ARRIVALS, EVERYTHING, FEATURES
 from orchestration.notifications import build_notifier
+from orchestration.retraining import REASON, retraining_requests
 from tevad_model.errors import InputError
 
 
@@ -47,7 +50,7 @@ def arrivals_sensor(project: Project, clock: Clock) -> dg.SensorDefinition:
 
     @dg.sensor(
         name="arrivals",
-        jobs=[FEATURES],
+        jobs=[FEATURES, ARRIVALS],
         minimum_interval_seconds=30,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Takes in new and changed videos and labels once they have settled.",
@@ -63,10 +66,10 @@ def arrivals_sensor(project: Project, clock: Clock) -> dg.SensorDefinition:
         requests = [
             dg.RunRequest(
                 run_key=f"arrivals/{name}/{each.listing}",
-                job_name=FEATURES.name,
+                job_name=(ARRIVALS if _is_served(project, name) else FEATURES).name,
                 partition_key=name,
                 run_config=dg.RunConfig(ops={"raw_videos": RawVideosConfig(look_at_source=False)}),
-                tags={"tevad.reason": f"arrivals: {each.said}"},
+                tags={REASON: f"arrivals: {each.said}"},
             )
             for name, each in found.items()
             if each.listing
@@ -86,6 +89,32 @@ def _look(project: Project, name: str, seen: Seen, clock: Clock) -> Arrival:
         return arrivals.look(project.dataset(name), seen, clock.now())
     except InputError as error:
         return Arrival(seen, str(error))
+
+
+def _is_served(project: Project, name: str) -> bool:
+    """Whether a champion is there to score what arrived."""
+    try:
+        served_version(project.dataset(name), Tracking.of(project))
+    except InputError:
+        return False
+    return True
+
+
+def retraining_sensor(project: Project, clock: Clock) -> dg.SensorDefinition:
+    """A sensor that asks between the schedule's times whether there is need to train again."""
+
+    @dg.sensor(
+        name="retraining_need",
+        job=EVERYTHING,
+        minimum_interval_seconds=900,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Trains anew where labels or the data changed enough since the champion.",
+    )
+    def ask(context: dg.SensorEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
+        found = retraining_requests(project, context.instance, clock)
+        return list(found.runs) or dg.SkipReason(found.said)
+
+    return ask
 
 
 def notifier_sensor(notifier: str) -> dg.SensorDefinition:

@@ -8,6 +8,7 @@ here changes data.
 
 from assets.checks.caption_embeddings import caption_embeddings_checks
 from assets.checks.captions import captions_checks
+from assets.checks.drift import drift_checks
 from assets.checks.evaluation_metrics import evaluation_metrics_checks
 from assets.checks.raw_videos import raw_videos_checks
 from assets.checks.sentence_encoder import sentence_encoder_checks
@@ -22,5 +23,6 @@ ALL_CHECKS = [
     caption_embeddings_checks,
     tevad_model_checks,
     evaluation_metrics_checks,
+    drift_checks,
 ]
 """For the definitions, in the order of the chain."""

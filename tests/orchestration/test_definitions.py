@@ -11,6 +11,7 @@ from assets.workspace.project import STAGES, Project
 from orchestration.build import ASSETS, SPECS, build_defs
 from orchestration.jobs import CHAIN
 from orchestration.resources import ProjectResource
+from tevad_model.errors import InputError
 
 ASSET_GRAPH = {
     "raw_videos": ("data", set()),
@@ -33,6 +34,7 @@ ASSET_GRAPH = {
         {"raw_videos", "snippet_features", "captions", "caption_embeddings", "promotion_decision"},
     ),
     "review_page": ("serving", {"scored_videos", "raw_videos"}),
+    "drift": ("serving", {"raw_videos", "snippet_features", "caption_embeddings", "scored_videos"}),
 }
 """By asset: its group and what it is made from."""
 
@@ -72,6 +74,7 @@ WARNING = {
     "captions": {"captions_differ", "captions_have_a_vocabulary"},
     "caption_embeddings": {"embedding_norms_in_range"},
     "tevad_model": {"validation_better_than_chance"},
+    "drift": {"nothing_has_drifted"},
 }
 """By asset: the checks that only say what a person should look at."""
 
@@ -87,12 +90,24 @@ JOBS = {
     "everything": set(CHAIN),
     "score": {"scored_videos", "review_page"},
     "rollback": set(),
+    "arrivals": {
+        "raw_videos",
+        "snippet_features",
+        "captions",
+        "sentence_encoder",
+        "caption_embeddings",
+        "scored_videos",
+        "drift",
+    },
 }
 SENSORS = {
     "arrivals": dg.DefaultSensorStatus.RUNNING,
+    "automation": dg.DefaultSensorStatus.RUNNING,
     "dvc_versions": dg.DefaultSensorStatus.RUNNING,
     "notify_log": dg.DefaultSensorStatus.RUNNING,
+    "retraining_need": dg.DefaultSensorStatus.RUNNING,
 }
+SCHEDULES = {"retraining": ("0 3 * * 1", "UTC", dg.DefaultScheduleStatus.RUNNING)}
 
 
 @pytest.fixture
@@ -148,11 +163,30 @@ def test_a_job_checks_what_it_makes(defs: dg.Definitions) -> None:
     for name, assets in JOBS.items():
         graph = defs.resolve_job_def(name).asset_layer.asset_graph
         checked = {key.asset_key.to_user_string() for key in graph.asset_check_keys}
-        assert checked == assets & set(BLOCKING)
+        assert checked == assets & (BLOCKING.keys() | WARNING.keys())
 
 
 def test_the_sensors(defs: dg.Definitions) -> None:
     assert {sensor.name: sensor.default_status for sensor in defs.sensors or ()} == SENSORS
+
+
+def test_the_schedules(defs: dg.Definitions) -> None:
+    found = {}
+    for schedule in defs.schedules or ():
+        assert isinstance(schedule, dg.ScheduleDefinition)
+        found[schedule.name] = (
+            schedule.cron_schedule,
+            schedule.execution_timezone,
+            schedule.default_status,
+        )
+    assert found == SCHEDULES
+
+
+def test_a_schedule_at_no_time_is_named_by_its_key(project_root: Path) -> None:
+    with (project_root / "params.yaml").open("a") as file:
+        file.write('retraining: {cron: "at noon"}\n')
+    with pytest.raises(InputError, match=r"retraining\.cron: 'at noon' is no time"):
+        build_defs(Project.at(project_root))
 
 
 def test_the_chain_is_in_order_and_has_a_folder_a_stage() -> None:

@@ -11,7 +11,7 @@ from networking import free_ports
 from webhook_server import Received, webhook_server
 
 from assets.partitions import DATASETS
-from orchestration.alerts import Position
+from orchestration.alerts import PROMOTION, Position
 from orchestration.notifications import Notice, NotToldError, build_notifier
 from orchestration.sensors import notifier_sensor
 from tevad_model.errors import InputError
@@ -43,6 +43,15 @@ def looks_usual(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
 def is_whole(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
     """A check that stops a run."""
     return dg.AssetCheckResult(passed=context.run.tags.get("is") != "cut")
+
+
+@dg.asset(name=PROMOTION.path[-1], partitions_def=DATASETS)
+def decided(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+    """A decision as promotion_decision records it."""
+    outcome = context.run.tags["outcome"]
+    return dg.MaterializeResult(
+        metadata={"outcome": outcome, "challenger": "4", "why": "worse by 0.1"}
+    )
 
 
 @pytest.fixture
@@ -106,6 +115,19 @@ def test_failed_runs_and_checks_are_told_once_each(
 
     assert look(instance, "webhook", cursor) == ("no news", cursor)
     assert len(webhook.bodies) == 4
+
+
+def test_a_refused_promotion_is_told_and_no_other(
+    instance: dg.DagsterInstance, webhook: Received
+) -> None:
+    _, cursor = look(instance, "webhook", None)
+    for outcome in ("promoted", "refused", "awaiting approval"):
+        tags = {"outcome": outcome}
+        dg.materialize([decided], instance=instance, partition_key="site", tags=tags)
+    assert look(instance, "webhook", cursor)[0] == "told 1 notices"
+    [body] = webhook.bodies
+    told = (body["kind"], body["dataset"], body["subject"], body["reason"])
+    assert told == ("promotion refused", "site", "version 4", "worse by 0.1")
 
 
 def test_a_webhook_that_is_down_loses_nothing_and_repeats_nothing(
