@@ -141,6 +141,8 @@ class Storage:
             **({"endpointurl": named} if named else {}),
             "connect_timeout": s3.CONNECT_SECONDS,
             "read_timeout": s3.READ_SECONDS,
+            # By default DVC takes a body that was cut on the way for the whole object.
+            "verify": True,
         }
 
 
