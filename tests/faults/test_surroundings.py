@@ -244,6 +244,7 @@ def test_a_store_of_mlflow_that_is_locked_is_named_and_the_next_run_goes_on(
     assert tevad(*TRAIN) == ""
 
 
+@pytest.mark.slow
 def test_a_damaged_store_of_mlflow_is_named_and_a_new_one_is_filled(
     trained_copy: Dataset, trained_project: TrainedProject
 ) -> None:

@@ -81,6 +81,7 @@ def test_two_datasets_go_side_by_side(
     assert digests(other.folder) == digests(trained_copy.folder)
 
 
+@pytest.mark.slow
 def test_two_runs_of_a_dataset_queue(
     trained_copy: Dataset, trained_project: TrainedProject, tmp_path: Path
 ) -> None:
@@ -179,7 +180,8 @@ def test_models_that_are_registered_at_once_have_versions_of_their_own(
     assert challenger.tags == found[int(challenger.version)].tags
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", pytest.param("SIGINT", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
 def test_a_run_that_is_told_to_stop_says_so_everywhere(trained_copy: Dataset, name: str) -> None:
     forget_models(trained_copy)
     ended = signalled(name, IN_TRAINING, *RUN, root=trained_copy.project.root)
