@@ -51,6 +51,9 @@ def decision_metadata(decision: Decision, tracking: Tracking) -> dict[str, Any]:
         "champion": champion_version(tracking, decision.name) or "none",
         "decided by": decision.by,
         "decided on": decision.moment,
+        "MLflow version": dg.MetadataValue.url(
+            tracking.version_page(decision.name, decision.version)
+        ),
         "MLflow run": dg.MetadataValue.url(run),
         "page": dg.MetadataValue.url(
             f"{run}/artifacts/{artifact_folder(decision.version)}/decision.html"

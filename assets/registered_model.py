@@ -2,8 +2,9 @@
 
 Packs the picked model with the cards of its encoders, logs it under its training run as a model from
 code (``mlflow/tevad_pyfunc.py``) and registers a version of ``tevad-<dataset>`` with the alias
-``challenger``. The version's tags lead back to every byte it was made from. Whether it becomes the
-champion is not decided here.
+``challenger``. The version's tags lead back to every byte it was made from, and its cards
+(:mod:`assets.cards`) tell people what it is. Whether it becomes the champion is decided elsewhere
+(:mod:`assets.promotion`).
 
 All of it goes through MLflow's client, and nothing through its process-wide state: the training run
 is not opened again, and neither the tracking URI nor ``sys.path`` changes for anyone else.
@@ -22,6 +23,7 @@ import dagster as dg
 
 from assets.caption_embeddings import load_embeddings
 from assets.captions import has_captions, load_captions
+from assets.cards import keep_cards
 from assets.evaluation_metrics import EVALUATION
 from assets.lineage_graph import lineage_picture
 from assets.sentence_encoder import tuned_model
@@ -147,6 +149,7 @@ def _register(dataset: Dataset, tracking: Tracking) -> Registration:
     else:
         for key, value in tags.items():
             client.set_model_version_tag(name, version, key, value)
+    keep_cards(dataset, tracking, name, version, run.info.run_id)
     client.set_registered_model_alias(name, CHALLENGER, version)
     report = StageReport(
         stage=STAGE,

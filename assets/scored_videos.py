@@ -16,7 +16,7 @@ shows is the hash of the table, which holds the hash of every file.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -25,11 +25,12 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import numpy as np
 
-from assets.caption_embeddings import load_embeddings, read_caption_embeddings
+from assets.caption_embeddings import read_caption_embeddings
 from assets.captions import caption_path, has_captions, load_captions, read_caption_manifest
 from assets.raw_videos import read_raw_videos, video_path
+from assets.registered_model import ready_made_parts
 from assets.scoring import address, packed_pipeline, served_version
-from assets.snippet_features import load_features, read_snippet_features
+from assets.snippet_features import read_snippet_features
 from assets.tevad_model import Inputs, read_inputs
 from assets.workspace import files
 from assets.workspace.face import (
@@ -314,14 +315,7 @@ class _Scorer:
         """What the version takes besides pixels, as the chain took it in."""
         from tevad_model.pipeline import ReadyMade
 
-        load: dict[str, Callable[[Dataset, str], Any]] = {
-            FEATURES: load_features,
-            EMBEDDINGS: load_embeddings,
-            CAPTIONS: load_captions,
-        }
-        return ReadyMade(
-            **{part: load[part](self._dataset, video) for part in self._pipeline.takes}
-        )
+        return ReadyMade(**ready_made_parts(self._dataset, video, self._pipeline.takes))
 
 
 @dataclass(frozen=True)

@@ -228,14 +228,29 @@ def address(version: ModelVersion) -> str:
 
 
 @contextmanager
-def packed_pipeline(version: ModelVersion, tracking: Tracking) -> Iterator[Path]:
-    """The folder of the pipeline that a version carries, fetched for the time of the block.
+def version_files(version: ModelVersion, tracking: Tracking) -> Iterator[Path]:
+    """The files of a version, as MLflow keeps them, fetched for the time of the block."""
+    files_uri = tracking.client.get_model_version_download_uri(version.name, version.version)
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(_download(files_uri, folder, tracking))
+
+
+def part_of(local: Path, version: ModelVersion, part: str) -> Path:
+    """The folder of one of the artifacts among a version's files.
 
     Raises:
-        InputError: if the version is no model of this project.
+        InputError: if the version carries none of that name.
     """
-    with packed_part(version, tracking, "pipeline") as folder:
-        yield folder
+    from mlflow.models import Model
+
+    artifacts = Model.load(local).flavors["python_function"].get("artifacts", {})
+    if part not in artifacts:
+        raise InputError(f"{address(version)}: not a model of this project; it has no {part}")
+    root = local.resolve()
+    packed = (root / str(artifacts[part]["path"])).resolve()
+    if not packed.is_relative_to(root):
+        raise InputError(f"{address(version)}: names a {part} outside of its own files")
+    return packed
 
 
 @contextmanager
@@ -245,19 +260,19 @@ def packed_part(version: ModelVersion, tracking: Tracking, part: str) -> Iterato
     Raises:
         InputError: if the version carries none of that name.
     """
-    from mlflow.models import Model
+    with version_files(version, tracking) as local:
+        yield part_of(local, version, part)
 
-    files_uri = tracking.client.get_model_version_download_uri(version.name, version.version)
-    with tempfile.TemporaryDirectory() as folder:
-        local = _download(files_uri, folder, tracking)
-        artifacts = Model.load(local).flavors["python_function"].get("artifacts", {})
-        if part not in artifacts:
-            raise InputError(f"{address(version)}: not a model of this project; it has no {part}")
-        root = Path(local).resolve()
-        packed = (root / artifacts[part]["path"]).resolve()
-        if not packed.is_relative_to(root):
-            raise InputError(f"{address(version)}: names a {part} outside of its own files")
-        yield packed
+
+@contextmanager
+def packed_pipeline(version: ModelVersion, tracking: Tracking) -> Iterator[Path]:
+    """The folder of the pipeline that a version carries, fetched for the time of the block.
+
+    Raises:
+        InputError: if the version is no model of this project.
+    """
+    with packed_part(version, tracking, "pipeline") as folder:
+        yield folder
 
 
 @contextmanager

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from assets.promotion.decision import Decision, last_decision
 from assets.workspace import files
 from assets.workspace.project import CHAIN, Dataset
-from assets.workspace.tracking import CHALLENGER, registered_name
-
-if TYPE_CHECKING:
-    from assets.promotion.decision import Decision
+from assets.workspace.tracking import CHALLENGER, CHAMPION, Tracking, registered_name
 
 
 def summary(dataset: Dataset, model: str, seconds: float) -> str:
@@ -41,9 +37,12 @@ def summary(dataset: Dataset, model: str, seconds: float) -> str:
         f"{'  of it not in stages':<47}{seconds - spent:>9.1f}",
         "",
     ]
+    decision = last_decision(dataset, Tracking.of(dataset.project))
     figures = {**_figures(dataset), "model version": model}
+    if decision:
+        figures["decision"] = f"{decision.outcome}: {decision.why}"
     lines += [f"{name:<24}{text}" for name, text in figures.items()]
-    lines += ["", *_next_steps(dataset)]
+    lines += ["", *_next_steps(dataset, decision)]
     return "\n".join(lines)
 
 
@@ -77,8 +76,9 @@ def _figures(dataset: Dataset) -> dict[str, str]:
     return figures
 
 
-def _next_steps(dataset: Dataset) -> list[str]:
-    alias = f"models:/{registered_name(dataset.name)}@{CHALLENGER}"
+def _next_steps(dataset: Dataset, decision: Decision | None) -> list[str]:
+    is_champion = decision is not None and decision.outcome == "promoted"
+    alias = f"models:/{registered_name(dataset.name)}@{CHAMPION if is_champion else CHALLENGER}"
     quarantine = dataset.reports / "raw_videos.json"
     return [
         "next:",

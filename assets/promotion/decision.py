@@ -48,6 +48,8 @@ LAST_TAG = "tevad.last_decision"
 POLICY = "policy"
 """Who decides where nobody has to be asked."""
 
+SMOKE_FOLDER = "smoke"
+
 _ATTEMPTS = 3
 _LONGEST_TAG = 1000
 
@@ -244,7 +246,7 @@ def _decide_anew(
     with tempfile.TemporaryDirectory() as folder:
         held_against = incumbent if incumbent and incumbent.version != challenger.version else None
         evidence = gather(
-            dataset, tracking, policy, challenger, held_against, Path(folder) / "smoke"
+            dataset, tracking, policy, challenger, held_against, Path(folder) / SMOKE_FOLDER
         )
         outcome, reasons = _judge(dataset, tracking, policy, challenger, evidence)
         decision = Decision(
@@ -316,7 +318,7 @@ def record(tracking: Tracking, decision: Decision, folder: Path | None = None) -
         kept = folder or Path(own)
         write_text(kept / "decision.html", decision_page(decision))
         write_json(kept / "decision.json", asdict(decision))
-        client.log_artifacts(decision.run_id, str(kept), artifact_folder(decision.version))
+        tracking.log(decision.run_id).artifacts(kept, artifact_folder(decision.version))
     tags = {
         TAG: decision.outcome,
         f"{TAG}.why": decision.why[:_LONGEST_TAG],
@@ -343,22 +345,15 @@ def smoke_set(tracking: Tracking, version: ModelVersion) -> Iterator[Path]:
     Raises:
         InputError: if none was kept with the version.
     """
-    import mlflow.artifacts
-    from mlflow.exceptions import MlflowException
-
+    kept = f"{artifact_folder(str(version.version))}/{SMOKE_FOLDER}"
     with tempfile.TemporaryDirectory() as folder:
         try:
-            kept = mlflow.artifacts.download_artifacts(
-                run_id=version.run_id,
-                artifact_path=f"{artifact_folder(str(version.version))}/smoke",
-                dst_path=folder,
-                tracking_uri=tracking.uri,
-            )
-        except (MlflowException, OSError) as error:
+            local = tracking.log(str(version.run_id)).fetched(kept, Path(folder))
+        except InputError as error:
             raise InputError(
                 f"models:/{version.name}/{version.version}: no smoke set is kept with it ({error})"
             ) from None
-        yield Path(kept)
+        yield local
 
 
 def approve(dataset: Dataset, tracking: Tracking, version: str, by: str) -> Decision:

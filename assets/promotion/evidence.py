@@ -8,10 +8,10 @@ where nothing else has failed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from assets.checks.evaluation_metrics import check_evaluation_metrics
 from assets.checks.tevad_model import check_tevad_model
@@ -19,6 +19,7 @@ from assets.evaluation_metrics import TestSplit
 from assets.promotion import smoke
 from assets.promotion.policy import Policy
 from assets.registered_model import ready_made_parts
+from assets.scoring import pipeline_of, version_files
 from assets.tevad_model import read_inputs
 from assets.workspace import listing, versions
 from assets.workspace.project import Dataset
@@ -29,7 +30,6 @@ from tevad_model.timeline import FloatArray
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
-    from mlflow.models import Model
 
     from tevad_model.metrics import FrameScores, GroundTruth
 
@@ -94,29 +94,24 @@ class Evidence:
         return tuple(each for each in self.conditions if each.passed is False)
 
 
+@dataclass(frozen=True)
 class ModelFiles:
-    """A registered version's files, on this machine.
+    """A registered version's files, on this machine for the time of a block.
 
     Attributes:
         version: the version.
         folder: where they lie.
     """
 
-    def __init__(self, tracking: Tracking, version: ModelVersion) -> None:
-        import mlflow.artifacts
+    version: ModelVersion
+    folder: Path
 
-        uri = tracking.client.get_model_version_download_uri(version.name, version.version)
-        self.version = version
-        self.folder = Path(
-            mlflow.artifacts.download_artifacts(artifact_uri=uri, tracking_uri=tracking.uri)
-        )
-
-    @cached_property
-    def description(self) -> Model:
-        """MLflow's own description of the model."""
-        from mlflow.models import Model
-
-        return Model.load(self.folder)
+    @classmethod
+    @contextmanager
+    def of(cls, version: ModelVersion, tracking: Tracking) -> Iterator[Self]:
+        """Fetch them."""
+        with version_files(version, tracking) as folder:
+            yield cls(version, folder)
 
     @property
     def pipeline(self) -> Path:
@@ -125,10 +120,7 @@ class ModelFiles:
         Raises:
             InputError: if it has none.
         """
-        artifacts = self.description.flavors["python_function"].get("artifacts", {})
-        if "pipeline" not in artifacts:
-            raise InputError(f"{self.version.name}/{self.version.version}: it has no pipeline")
-        return self.folder / str(artifacts["pipeline"]["path"])
+        return pipeline_of(self.folder, self.version)
 
 
 def gather(
@@ -153,21 +145,23 @@ def gather(
         InputError: if the dataset has no test split, or its stages have not run.
     """
     test = TestSplit.of(read_inputs(dataset))
-    ours = ModelFiles(tracking, challenger)
-    conditions = [_provenance(dataset, challenger), _described(ours)]
-    if conditions[0].passed:  # the checks are of what lies there
-        conditions.append(_checks(dataset))
-    compared = _compare(test, policy, ours, ModelFiles(tracking, champion) if champion else None)
-    evidence = Evidence((*conditions, *compared.conditions), dict(compared.figures), compared.parts)
-    if evidence.failed:
-        skipped = Condition("smoke set", None, "not scored, as the version is refused already")
-        return Evidence((*evidence.conditions, skipped), evidence.figures, evidence.parts)
-    difference = _smoke(test, policy, ours, smoke_folder)
-    return Evidence(
-        (*evidence.conditions, judge_smoke(difference, policy)),
-        {**evidence.figures, "smoke_difference": difference},
-        evidence.parts,
-    )
+    with ExitStack() as fetched:
+        ours = fetched.enter_context(ModelFiles.of(challenger, tracking))
+        theirs = fetched.enter_context(ModelFiles.of(champion, tracking)) if champion else None
+        conditions = [_provenance(dataset, challenger), _described(ours)]
+        if conditions[0].passed:  # the checks are of what lies there
+            conditions.append(_checks(dataset))
+        compared = _compare(test, policy, ours, theirs)
+        conditions += compared.conditions
+        if any(each.passed is False for each in conditions):
+            conditions.append(
+                Condition("smoke set", None, "not scored, as the version is refused already")
+            )
+            return replace(compared, conditions=tuple(conditions))
+        difference = _smoke(test, policy, ours, smoke_folder)
+    conditions.append(judge_smoke(difference, policy))
+    figures = {**compared.figures, "smoke_difference": difference}
+    return Evidence(tuple(conditions), figures, compared.parts)
 
 
 def judge_smoke(difference: float, policy: Policy) -> Condition:
@@ -210,7 +204,9 @@ def _provenance(dataset: Dataset, version: ModelVersion) -> Condition:
 
 def _described(model: ModelFiles) -> Condition:
     """Whether a caller can see what the model takes and gives."""
-    described = model.description
+    from mlflow.models import Model
+
+    described = Model.load(model.folder)
     missing = [
         name
         for name, value in (

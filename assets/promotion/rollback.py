@@ -71,8 +71,7 @@ def _smoke(dataset: Dataset, tracking: Tracking, number: str) -> Condition:
     name = registered_name(dataset.name)
     try:
         version = tracking.client.get_model_version(name, number)
-        with smoke_set(tracking, version) as folder:
-            model = ModelFiles(tracking, version)
+        with smoke_set(tracking, version) as folder, ModelFiles.of(version, tracking) as model:
             difference = largest_difference(model.folder, folder, dataset.project.cache)
     except InputError as error:
         return Condition("smoke set", False, str(error))

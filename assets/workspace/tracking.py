@@ -230,8 +230,15 @@ class Tracking:
     def run_page(self, run_id: str) -> str:
         """The address of a run's page: on the tracking server, or on the one `tevad up` starts."""
         experiment = self.client.get_run(run_id).info.experiment_id
-        server = self.address if self.uri.startswith("http") else LOCAL_PAGES
-        return f"{server.rstrip('/')}/#/experiments/{experiment}/runs/{run_id}"
+        return f"{self._pages}/#/experiments/{experiment}/runs/{run_id}"
+
+    def version_page(self, name: str, version: str) -> str:
+        """The address of a registered version's page, on the same server."""
+        return f"{self._pages}/#/models/{name}/versions/{version}"
+
+    @property
+    def _pages(self) -> str:
+        return (self.address if self.uri.startswith("http") else LOCAL_PAGES).rstrip("/")
 
     def log(self, run_id: str) -> RunLog:
         """Log more to a run that is there."""
@@ -291,12 +298,23 @@ class RunLog:
         return [file.path for file in self.client.list_artifacts(self.run_id, folder)]
 
     def fetch(self, path: str, folder: Path) -> Path:
-        """Bring an artifact, or a folder of them, into a folder, and return where it came to lie."""
-        return Path(self.client.download_artifacts(self.run_id, path, str(folder)))
+        """Bring an artifact, or a folder of them, into a folder, and return where it came to lie.
+
+        Raises:
+            InputError: if the run has no such artifact, or it cannot be fetched.
+        """
+        from mlflow.exceptions import MlflowException
+
+        try:
+            with s3.told(f"MLflow's artifacts of run {self.run_id}"):
+                return Path(self.client.download_artifacts(self.run_id, path, str(folder)))
+        except (MlflowException, OSError) as error:
+            raise InputError(f"run {self.run_id}: its artifact {path}: {error}") from None
 
     def artifacts(self, path: Path, folder: str) -> None:
         """Keep all files of a folder with the run, under another folder's name."""
-        self.client.log_artifacts(self.run_id, str(path), folder)
+        with s3.told(f"MLflow's artifacts of run {self.run_id}"):
+            self.client.log_artifacts(self.run_id, str(path), folder)
 
 
 def registered_name(dataset: str) -> str:

@@ -1,0 +1,198 @@
+"""Decisions on real models: the chain's own, and challengers made worse on purpose."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from projects import TrainedProject
+
+from assets.evaluation_metrics import evaluate
+from assets.promotion import champion
+from assets.promotion.champion import ChampionMovedError, Move
+from assets.promotion.decision import approve, decide, last_decision
+from assets.promotion.policy import POLICY_FILE
+from assets.promotion.rollback import rollback
+from assets.registered_model import register_model
+from assets.tevad_model import picked_folder, served_seed, train_tevad_model
+from assets.workspace import versions
+from assets.workspace.project import Dataset
+from assets.workspace.tracking import CHAMPION, Tracking
+from tevad_model.errors import InputError
+
+NAME = "tevad-rendered"
+
+
+def test_the_first_run_ends_with_a_champion(trained: TrainedProject) -> None:
+    decision = last_decision(trained.dataset, trained.tracking)
+    assert decision is not None
+    assert (decision.outcome, decision.version, decision.champion) == ("promoted", "1", "")
+    assert all(each.passed for each in decision.conditions), decision.conditions
+    assert {each.name for each in decision.conditions} == {
+        "provenance",
+        "signature and input example",
+        "checks",
+        "above the floor",
+        "smoke set",
+    }
+    assert decision.dagster_run == trained.outcome.run_id
+    assert champion.champion_version(trained.tracking, NAME) == "1"
+    [move] = champion.history(trained.tracking, NAME)
+    assert (move.version, move.previous, move.kind, move.by) == ("1", "", "promotion", "policy")
+
+
+def test_what_is_kept_with_the_version(trained: TrainedProject, tmp_path: Path) -> None:
+    client = trained.tracking.client
+    version = client.get_model_version_by_alias(NAME, CHAMPION)
+    assert version.tags["tevad.decision"] == "promoted"
+    kept = Path(client.download_artifacts(version.run_id, "promotion/version-1", str(tmp_path)))
+    page = (kept / "decision.html").read_text()
+    assert "tevad-rendered version 1" in page
+    assert "http" not in page.replace("http-equiv", "")
+    assert len(list((kept / "smoke").glob("*.mp4"))) == 2
+
+
+def flip_served_model(dataset: Dataset) -> None:
+    """Make the picked model call normal what it called abnormal: its last layer's sign changes."""
+    from tevad_model import artifact
+
+    folder = picked_folder(dataset, served_seed(dataset))
+    model = artifact.load(folder)
+    last = [p for p in model.network.parameters() if p.dim() and p.shape[0] == 1][-2:]
+    with torch.no_grad():
+        for parameter in last:
+            parameter.neg_()
+    artifact.save(model, folder)
+
+
+def registered_again(dataset: Dataset, tracking: Tracking) -> str:
+    """Take the models as they lie there through the rest of the chain; the version's number."""
+    train_tevad_model(dataset, tracking, {})
+    versions.commit(dataset, "tevad_model")
+    evaluate(dataset, tracking)
+    versions.commit(dataset, "evaluation_metrics")
+    return register_model(dataset, tracking).version
+
+
+def by_hand(dataset: Dataset, tracking: Tracking, version: str) -> None:
+    """Promote a version without evidence."""
+    previous = champion.champion_version(tracking, NAME)
+    move = Move(version, previous, "promotion", champion.now(), "a test", "to see")
+    champion.move(dataset, tracking, move)
+
+
+def set_policy(dataset: Dataset, **values: str) -> None:
+    """Change keys of the project's policy."""
+    path = dataset.project.mlflow_folder / POLICY_FILE
+    lines = path.read_text().splitlines()
+    for key, value in values.items():
+        lines = [f"{key}: {value}" if line.startswith(f"{key}:") else line for line in lines]
+    path.write_text("\n".join(lines) + "\n")
+
+
+def test_a_worse_challenger_is_refused_and_a_better_one_promoted_and_rolled_back(
+    trained_copy: Dataset,
+) -> None:
+    tracking = Tracking.of(trained_copy.project)
+    good = shutil.copytree(trained_copy.stage("tevad_model"), trained_copy.work / "good")
+
+    flip_served_model(trained_copy)
+    assert registered_again(trained_copy, tracking) == "2"
+    refused = decide(trained_copy, tracking)
+    assert (refused.outcome, refused.version, refused.champion) == ("refused", "2", "1")
+    assert refused.figures["difference"] < 0
+    assert {each.name for each in refused.conditions if each.passed is False} >= {
+        "better than the champion",
+        "not by chance",
+    }
+    assert champion.champion_version(tracking, NAME) == "1"
+    assert last_decision(trained_copy, tracking) == refused
+    assert decide(trained_copy, tracking) == refused  # not decided again
+
+    by_hand(trained_copy, tracking, "2")
+    rolled = rollback(trained_copy, tracking, by="anna", reason="blind")
+    assert (rolled.version, rolled.previous, rolled.kind) == ("1", "2", "rollback")
+    assert rolled.why.startswith("blind; through the served model its scores differ by")
+    assert champion.champion_version(tracking, NAME) == "1"
+    with pytest.raises(InputError, match="version 1 is the first champion"):
+        rollback(trained_copy, tracking, by="anna", reason="again")
+
+    by_hand(trained_copy, tracking, "2")
+    shutil.rmtree(trained_copy.stage("tevad_model"))
+    shutil.copytree(good, trained_copy.stage("tevad_model"))
+    assert registered_again(trained_copy, tracking) == "1"
+    set_policy(trained_copy, confidence="0.9")  # there are but 4 test videos to show it on
+    promoted = decide(trained_copy, tracking)
+    assert (promoted.outcome, promoted.champion) == ("promoted", "2"), promoted.reasons
+    assert promoted.figures["low"] > 0
+    assert champion.champion_version(tracking, NAME) == "1"
+
+    with pytest.raises(InputError, match=r"not rolled back to, .*no smoke set is kept with it"):
+        rollback(trained_copy, tracking, by="anna", reason="doubts")
+    assert champion.champion_version(tracking, NAME) == "1"
+    forced = rollback(trained_copy, tracking, by="anna", reason="doubts", force=True)
+    assert forced.version == champion.champion_version(tracking, NAME) == "2"
+
+    waiting = decide(trained_copy, tracking)
+    assert waiting.outcome == "awaiting approval"
+    assert "it was rolled back by anna" in waiting.why
+    assert champion.champion_version(tracking, NAME) == "2"
+    approved = approve(trained_copy, tracking, "1", "bert")
+    assert (approved.outcome, approved.by) == ("promoted", "bert")
+    assert champion.champion_version(tracking, NAME) == "1"
+    assert decide(trained_copy, tracking) == approved
+    kinds = [(move.kind, move.version) for move in champion.history(tracking, NAME)]
+    assert kinds == [
+        ("promotion", "1"),
+        ("promotion", "2"),
+        ("rollback", "1"),
+        ("promotion", "2"),
+        ("promotion", "1"),
+        ("rollback", "2"),
+        ("promotion", "1"),
+    ]
+
+
+def test_where_the_policy_asks_a_person_approves(trained_copy: Dataset) -> None:
+    tracking = Tracking.of(trained_copy.project)
+    client = tracking.client
+    client.delete_registered_model_alias(NAME, CHAMPION)
+    set_policy(trained_copy, approval="person")
+    waiting = decide(trained_copy, tracking)
+    assert waiting.outcome == "awaiting approval"
+    assert champion.champion_version(tracking, NAME) == ""
+    with pytest.raises(InputError, match="models:/tevad-rendered/7"):
+        approve(trained_copy, tracking, "7", "anna")
+    client.set_registered_model_alias(NAME, CHAMPION, "1")  # by somebody else, meanwhile
+    with pytest.raises(ChampionMovedError):
+        approve(trained_copy, tracking, "1", "anna")
+    assert last_decision(trained_copy, tracking) == waiting
+    client.delete_registered_model_alias(NAME, CHAMPION)
+    assert approve(trained_copy, tracking, "1", "anna").outcome == "promoted"
+    assert client.get_model_version_by_alias(NAME, CHAMPION).tags["tevad.decision.by"] == "anna"
+
+
+def test_a_refused_version_cannot_be_approved(trained_copy: Dataset) -> None:
+    tracking = Tracking.of(trained_copy.project)
+    tracking.client.delete_registered_model_alias(NAME, CHAMPION)
+    tracking.client.delete_model_version_tag(NAME, "1", "tevad.git.commit")
+    set_policy(trained_copy, floor="1.0")
+    refused = decide(trained_copy, tracking)
+    assert [each.name for each in refused.conditions if each.passed is False] == [
+        "provenance",
+        "above the floor",
+    ]
+    assert refused.conditions[-1].passed is None  # the smoke set
+    with pytest.raises(InputError, match=r"it was refused .* the first model must lie above 1"):
+        approve(trained_copy, tracking, "1", "anna")
+
+
+def test_other_data_than_the_version_is_of_are_no_evidence(trained_copy: Dataset) -> None:
+    tracking = Tracking.of(trained_copy.project)
+    tracking.client.delete_registered_model_alias(NAME, CHAMPION)
+    tracking.client.set_model_version_tag(NAME, "1", "tevad.data.captions", "0" * 32)
+    refused = decide(trained_copy, tracking)
+    assert refused.outcome == "refused"
+    assert refused.why.startswith(f"provenance: captions: {'0' * 32} at the version, ")

@@ -1,0 +1,90 @@
+"""``tevad promote``, ``tevad rollback`` and the job: what a person sees and Dagster keeps."""
+
+from __future__ import annotations
+
+import dagster as dg
+import pytest
+from click.testing import CliRunner
+from projects import TrainedProject
+
+from assets.promotion import champion
+from assets.promotion.champion import Move
+from assets.promotion.decision import STAGE
+from assets.workspace.project import Dataset
+from assets.workspace.tracking import Tracking
+from orchestration.build import build_defs
+from orchestration.cli import main
+
+NAME = "tevad-rendered"
+
+
+def tevad(*arguments: str) -> str:
+    """What a command prints; it must succeed."""
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def observations(dataset: Dataset) -> list[str]:
+    """What Dagster was told of the decision's asset, the newest first."""
+    with dg.DagsterInstance.get() as instance:
+        records = instance.fetch_observations(dg.AssetKey(STAGE), limit=10).records
+    return [str(r.asset_observation.description) for r in records if r.asset_observation]
+
+
+@pytest.fixture
+def second_champion(trained_copy: Dataset) -> Dataset:
+    """A dataset whose champion is a second version, put there by hand, of the same files."""
+    tracking = Tracking.of(trained_copy.project)
+    first = tracking.client.get_model_version(NAME, "1")
+    tracking.client.create_model_version(NAME, first.source, run_id=first.run_id)
+    move = Move("2", "1", "promotion", champion.now(), "a test", "to see")
+    champion.move(trained_copy, tracking, move)
+    return trained_copy
+
+
+def test_promote_shows_the_decision_and_its_grounds(trained: TrainedProject) -> None:
+    said = tevad("promote", "rendered")
+    assert said.startswith("tevad-rendered version 1 against no champion: promoted, by policy on ")
+    assert "met      smoke set: through the served model" in said
+    assert tevad("promote", "rendered", "--version", "1") == said
+
+
+def test_promoting_a_champion_again_moves_nothing(trained_copy: Dataset) -> None:
+    tracking = Tracking.of(trained_copy.project)
+    moves = champion.history(tracking, NAME)
+    assert "promoted, by policy" in tevad("promote", "rendered", "--approve", "--by", "anna")
+    assert champion.history(tracking, NAME) == moves
+
+
+def test_an_unknown_version_is_named(trained: TrainedProject) -> None:
+    result = CliRunner().invoke(main, ["promote", "rendered", "--version", "9"])
+    assert result.exit_code == 1
+    assert "models:/tevad-rendered/9" in result.output
+
+
+def test_rollback_is_one_command(second_champion: Dataset) -> None:
+    said = tevad("rollback", "rendered", "--by", "anna", "--reason", "false alarms at dusk")
+    assert said.startswith("models:/tevad-rendered@champion is version 1 again, after version 2: ")
+    tracking = Tracking.of(second_champion.project)
+    assert champion.champion_version(tracking, NAME) == "1"
+    last = champion.history(tracking, NAME)[-1]
+    assert (last.kind, last.by, last.previous) == ("rollback", "anna", "2")
+    assert observations(second_champion)[0].startswith("rolled back by anna: false alarms at dusk")
+
+
+def test_rollback_is_a_job_in_dagster(second_champion: Dataset) -> None:
+    job = build_defs(second_champion.project).resolve_job_def("rollback")
+    config = {
+        "ops": {
+            "roll_champion_back": {
+                "config": {"dataset": "rendered", "by": "bert", "reason": "a drill", "force": True}
+            }
+        }
+    }
+    with dg.DagsterInstance.get() as instance:
+        assert job.execute_in_process(run_config=config, instance=instance).success
+        again = job.execute_in_process(run_config=config, instance=instance, raise_on_error=False)
+    [failure] = [event for event in again.all_events if event.is_step_failure]
+    assert "version 1 is the first champion" in str(failure.step_failure_data.error)
+    assert observations(second_champion)[0].startswith("rolled back by bert: a drill")
