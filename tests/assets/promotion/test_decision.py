@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from projects import TrainedProject
 
-from assets.evaluation_metrics import evaluate
+from assets.evaluation_metrics import SCORES, evaluate
 from assets.promotion import champion
 from assets.promotion.champion import ChampionMovedError, Move
 from assets.promotion.decision import approve, decide, last_decision
 from assets.promotion.policy import POLICY_FILE
 from assets.promotion.rollback import rollback
+from assets.raw_videos import EVENTS, read_raw_videos
 from assets.registered_model import register_model
 from assets.tevad_model import picked_folder, served_seed, train_tevad_model
 from assets.workspace import versions
@@ -84,12 +87,27 @@ def by_hand(dataset: Dataset, tracking: Tracking, version: str) -> None:
 
 
 def set_policy(dataset: Dataset, **values: str) -> None:
-    """Change keys of the project's policy."""
+    """Change keys of the project's policy, at whatever depth."""
     path = dataset.project.mlflow_folder / POLICY_FILE
-    lines = path.read_text().splitlines()
+    text = path.read_text()
     for key, value in values.items():
-        lines = [f"{key}: {value}" if line.startswith(f"{key}:") else line for line in lines]
-    path.write_text("\n".join(lines) + "\n")
+        text, found = re.subn(rf"(?m)^( *{key}:) \S+", rf"\1 {value}", text)
+        assert found == 1
+    path.write_text(text)
+
+
+def agree_with_the_model(dataset: Dataset) -> None:
+    """Mark as abnormal what the served model scores highest in each abnormal test video."""
+    scores = pd.read_parquet(dataset.stage("evaluation_metrics") / SCORES)
+    rows = [
+        r for r in read_raw_videos(dataset).usable if (r.split, r.label) == ("test", "abnormal")
+    ]
+    lines = ["video,start_frame,end_frame"]
+    for row in rows:
+        highest = scores[scores["video"] == row.video].nlargest(2, "score")
+        lines += [f"{row.video},{s.start_frame},{s.end_frame}" for s in highest.itertuples()]
+    (dataset.stage("raw_videos") / EVENTS).write_text("\n".join(lines) + "\n")
+    versions.commit(dataset, "raw_videos")
 
 
 def test_a_worse_challenger_is_refused_and_a_better_one_promoted_and_rolled_back(
@@ -97,6 +115,8 @@ def test_a_worse_challenger_is_refused_and_a_better_one_promoted_and_rolled_back
 ) -> None:
     tracking = Tracking.of(trained_copy.project)
     good = shutil.copytree(trained_copy.stage("tevad_model"), trained_copy.work / "good")
+    agree_with_the_model(trained_copy)
+    assert registered_again(trained_copy, tracking) == "1"
 
     flip_served_model(trained_copy)
     assert registered_again(trained_copy, tracking) == "2"
@@ -123,9 +143,11 @@ def test_a_worse_challenger_is_refused_and_a_better_one_promoted_and_rolled_back
     shutil.rmtree(trained_copy.stage("tevad_model"))
     shutil.copytree(good, trained_copy.stage("tevad_model"))
     assert registered_again(trained_copy, tracking) == "1"
-    set_policy(trained_copy, confidence="0.9")  # there are but 4 test videos to show it on
+    # There are but 4 test videos to show it on.
+    set_policy(trained_copy, **{"confidence": "0.6", "class": "1", "source": "1"})
     promoted = decide(trained_copy, tracking)
     assert (promoted.outcome, promoted.champion) == ("promoted", "2"), promoted.reasons
+    assert "raw_videos by an earlier one that trains the same" in promoted.conditions[0].says
     assert promoted.figures["low"] > 0
     assert champion.champion_version(tracking, NAME) == "1"
 
@@ -192,7 +214,7 @@ def test_a_refused_version_cannot_be_approved(trained_copy: Dataset) -> None:
 def test_other_data_than_the_version_is_of_are_no_evidence(trained_copy: Dataset) -> None:
     tracking = Tracking.of(trained_copy.project)
     tracking.client.delete_registered_model_alias(NAME, CHAMPION)
-    tracking.client.set_model_version_tag(NAME, "1", "tevad.data.captions", "0" * 32)
+    tracking.client.set_model_version_tag(NAME, "1", "tevad.data.tevad_model", "0" * 32)
     refused = decide(trained_copy, tracking)
     assert refused.outcome == "refused"
-    assert refused.why.startswith(f"provenance: captions: {'0' * 32} at the version, ")
+    assert refused.why.startswith(f"provenance: tevad_model: {'0' * 32} at the version, ")
