@@ -348,7 +348,7 @@ def smoke_set(tracking: Tracking, version: ModelVersion) -> Iterator[Path]:
     kept = f"{artifact_folder(str(version.version))}/{SMOKE_FOLDER}"
     with tempfile.TemporaryDirectory() as folder:
         try:
-            local = tracking.log(str(version.run_id)).fetched(kept, Path(folder))
+            local = tracking.log(str(version.run_id)).fetch(kept, Path(folder))
         except InputError as error:
             raise InputError(
                 f"models:/{version.name}/{version.version}: no smoke set is kept with it ({error})"
