@@ -19,7 +19,7 @@ from assets.evaluation_metrics import TestSplit
 from assets.promotion import smoke
 from assets.promotion.policy import Policy
 from assets.registered_model import ready_made_parts
-from assets.scoring import pipeline_of, version_files
+from assets.scoring import part_of, version_files
 from assets.tevad_model import Inputs, is_current, read_inputs
 from assets.workspace import listing, versions
 from assets.workspace.project import Dataset
@@ -123,7 +123,7 @@ class ModelFiles:
         Raises:
             InputError: if it has none.
         """
-        return pipeline_of(self.folder, self.version)
+        return part_of(self.folder, self.version, "pipeline")
 
 
 def gather(
