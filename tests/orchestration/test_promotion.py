@@ -22,7 +22,7 @@ def tevad(*arguments: str) -> str:
     """What a command prints; it must succeed."""
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, result.output
-    return result.output
+    return result.stdout
 
 
 def observations(dataset: Dataset) -> list[str]:

@@ -96,84 +96,97 @@ def set_policy(dataset: Dataset, **values: str) -> None:
     path.write_text(text)
 
 
-def agree_with_the_model(dataset: Dataset) -> None:
-    """Mark as abnormal what the served model scores highest in each abnormal test video."""
+def side_with_the_model(dataset: Dataset) -> bool:
+    """Mark events so that the served model ranks frames nearly right, or else nearly all wrong.
+
+    Returns:
+        Whether it is right. Which it is depends on what it scores higher, normal videos or others.
+    """
     scores = pd.read_parquet(dataset.stage("evaluation_metrics") / SCORES)
-    rows = [
-        r for r in read_raw_videos(dataset).usable if (r.split, r.label) == ("test", "abnormal")
-    ]
+    test = [row for row in read_raw_videos(dataset).usable if row.split == "test"]
+    abnormal = scores["video"].isin([row.video for row in test if row.label == "abnormal"])
+    is_right = bool(scores[abnormal]["score"].mean() >= scores[~abnormal]["score"].mean())
     lines = ["video,start_frame,end_frame"]
-    for row in rows:
-        highest = scores[scores["video"] == row.video].nlargest(2, "score")
-        lines += [f"{row.video},{s.start_frame},{s.end_frame}" for s in highest.itertuples()]
+    for video, of in scores[abnormal].groupby("video"):
+        marked = of.nlargest(2, "score") if is_right else of.nsmallest(2, "score")
+        lines += [f"{video},{row.start_frame},{row.end_frame}" for row in marked.itertuples()]
     (dataset.stage("raw_videos") / EVENTS).write_text("\n".join(lines) + "\n")
     versions.commit(dataset, "raw_videos")
+    return is_right
 
 
 def test_a_worse_challenger_is_refused_and_a_better_one_promoted_and_rolled_back(
     trained_copy: Dataset,
 ) -> None:
     tracking = Tracking.of(trained_copy.project)
-    good = shutil.copytree(trained_copy.stage("tevad_model"), trained_copy.work / "good")
-    agree_with_the_model(trained_copy)
+    models, kept = trained_copy.stage("tevad_model"), trained_copy.work
+    shutil.copytree(models, kept / "1")
+    better, worse = ("1", "2") if side_with_the_model(trained_copy) else ("2", "1")
     assert registered_again(trained_copy, tracking) == "1"
-
     flip_served_model(trained_copy)
+    shutil.copytree(models, kept / "2")
     assert registered_again(trained_copy, tracking) == "2"
+
+    def propose(version: str) -> None:
+        shutil.rmtree(models)
+        shutil.copytree(kept / version, models)
+        assert registered_again(trained_copy, tracking) == version
+
+    def current() -> str:
+        return champion.champion_version(tracking, NAME)
+
+    if current() != better:
+        by_hand(trained_copy, tracking, better)
+    propose(worse)
     refused = decide(trained_copy, tracking)
-    assert (refused.outcome, refused.version, refused.champion) == ("refused", "2", "1")
+    assert (refused.outcome, refused.version, refused.champion) == ("refused", worse, better)
     assert refused.figures["difference"] < 0
     assert {each.name for each in refused.conditions if each.passed is False} >= {
         "better than the champion",
         "not by chance",
     }
-    assert champion.champion_version(tracking, NAME) == "1"
+    assert current() == better
     assert last_decision(trained_copy, tracking) == refused
     assert decide(trained_copy, tracking) == refused  # not decided again
 
-    by_hand(trained_copy, tracking, "2")
-    rolled = rollback(trained_copy, tracking, by="anna", reason="blind")
-    assert (rolled.version, rolled.previous, rolled.kind) == ("1", "2", "rollback")
-    assert rolled.why.startswith("blind; through the served model its scores differ by")
-    assert champion.champion_version(tracking, NAME) == "1"
-    with pytest.raises(InputError, match="version 1 is the first champion"):
-        rollback(trained_copy, tracking, by="anna", reason="again")
-
-    by_hand(trained_copy, tracking, "2")
-    shutil.rmtree(trained_copy.stage("tevad_model"))
-    shutil.copytree(good, trained_copy.stage("tevad_model"))
-    assert registered_again(trained_copy, tracking) == "1"
+    by_hand(trained_copy, tracking, worse)
+    propose(better)
     # There are but 4 test videos to show it on.
     set_policy(trained_copy, **{"confidence": "0.6", "class": "1", "source": "1"})
     promoted = decide(trained_copy, tracking)
-    assert (promoted.outcome, promoted.champion) == ("promoted", "2"), promoted.reasons
-    assert "raw_videos by an earlier one that trains the same" in promoted.conditions[0].says
+    assert (promoted.outcome, promoted.champion) == ("promoted", worse), promoted.reasons
     assert promoted.figures["low"] > 0
-    assert champion.champion_version(tracking, NAME) == "1"
+    assert current() == better
 
+    by_hand(trained_copy, tracking, worse)
+    rolled = rollback(trained_copy, tracking, by="anna", reason="blind")
+    assert (rolled.version, rolled.previous, rolled.kind) == (better, worse, "rollback")
+    assert rolled.why.startswith("blind; through the served model its scores differ by")
+    assert current() == better
+
+    run = tracking.client.get_model_version(NAME, worse).run_id
+    artifacts = Path(tracking.client.get_run(run).info.artifact_uri.removeprefix("file://"))
+    shutil.rmtree(artifacts / "promotion" / f"version-{worse}" / "smoke", ignore_errors=True)
     with pytest.raises(InputError, match=r"not rolled back to, .*no smoke set is kept with it"):
         rollback(trained_copy, tracking, by="anna", reason="doubts")
-    assert champion.champion_version(tracking, NAME) == "1"
+    assert current() == better
     forced = rollback(trained_copy, tracking, by="anna", reason="doubts", force=True)
-    assert forced.version == champion.champion_version(tracking, NAME) == "2"
+    assert forced.version == current() == worse
 
     waiting = decide(trained_copy, tracking)
-    assert waiting.outcome == "awaiting approval"
+    assert waiting.outcome == "awaiting approval", waiting.reasons
     assert "it was rolled back by anna" in waiting.why
-    assert champion.champion_version(tracking, NAME) == "2"
-    approved = approve(trained_copy, tracking, "1", "bert")
+    assert current() == worse
+    approved = approve(trained_copy, tracking, better, "bert")
     assert (approved.outcome, approved.by) == ("promoted", "bert")
-    assert champion.champion_version(tracking, NAME) == "1"
+    assert current() == better
     assert decide(trained_copy, tracking) == approved
     kinds = [(move.kind, move.version) for move in champion.history(tracking, NAME)]
-    assert kinds == [
-        ("promotion", "1"),
-        ("promotion", "2"),
-        ("rollback", "1"),
-        ("promotion", "2"),
-        ("promotion", "1"),
-        ("rollback", "2"),
-        ("promotion", "1"),
+    assert kinds[-4:] == [
+        ("promotion", worse),
+        ("rollback", better),
+        ("rollback", worse),
+        ("promotion", better),
     ]
 
 
@@ -218,3 +231,13 @@ def test_other_data_than_the_version_is_of_are_no_evidence(trained_copy: Dataset
     refused = decide(trained_copy, tracking)
     assert refused.outcome == "refused"
     assert refused.why.startswith(f"provenance: tevad_model: {'0' * 32} at the version, ")
+
+
+def test_earlier_videos_that_train_the_same_models_are_provenance(trained_copy: Dataset) -> None:
+    tracking = Tracking.of(trained_copy.project)
+    tracking.client.delete_registered_model_alias(NAME, CHAMPION)
+    tracking.client.set_model_version_tag(NAME, "1", "tevad.data.raw_videos", "0" * 32)
+    set_policy(trained_copy, floor="1.0")
+    refused = decide(trained_copy, tracking)
+    assert refused.conditions[0].passed
+    assert "of raw_videos by an earlier one that trains the same" in refused.conditions[0].says
