@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from assets.raw_videos import read_events, read_raw_videos
-from assets.review.pictures import playable, thumbnail
+from assets.review.pictures import CLIP_FRAMES, playable, thumbnail
 from assets.scored_videos import read_scores, read_snippet_scores
 from assets.workspace.manifest import RawVideoRow
 from assets.workspace.project import Dataset
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 _ONE_ROUGHLY, _SIXTEEN_BITS = 255, 65535
 _WITHOUT = "without_"
+
+_NEXT_TIME = "Browsers do not play this video. Make the page again: a clip of it comes then."
+_TOO_LONG = "Browsers do not play this video, and it is too long for a clip of it."
 
 
 def gather(dataset: Dataset, page: Path, *, run: str, server: str) -> dict[str, Any]:
@@ -140,7 +143,7 @@ def _pixels(
         return {"file": "", "thumb": "", "why": "There are no pixels of this video, only features."}
     found = {
         "file": relative_address(file, page) if file else "",
-        "why": "Browsers do not play this video. Make the page again: a clip of it comes then.",
+        "why": _TOO_LONG if row.frames > CLIP_FRAMES else _NEXT_TIME,
     }
     try:
         picture = thumbnail(dataset, row, sum(timeline.snippet_range(peak, row.frames)) // 2)
