@@ -5,6 +5,7 @@ Reads features, embeddings and one label a video; never an event. What it writes
     training.json                the inputs' identity, the seeds, and which seed's model is served
     encoders.json                the encoders whose features the models read
     seed_<n>/picked|last/        model.safetensors, model.json
+    seed_<n>/picked/validation.json    what was said of the videos that chose it, if there were any
     seed_<n>/history.json        losses and validation figures by step
     seed_<n>/checkpoints.safetensors   test scores at each checkpoint, for the best-on-test figure
 
@@ -42,7 +43,7 @@ from tevad_model.config import TrainingParams
 from tevad_model.encoders.card import EncoderCard
 from tevad_model.errors import InputError
 from tevad_model.ready_made import CAPTIONS, EMBEDDINGS, FEATURES
-from tevad_model.timeline import snippet_count
+from tevad_model.timeline import seconds, snippet_count
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -52,8 +53,8 @@ if TYPE_CHECKING:
 
 STAGE = "tevad_model"
 _TEXT = ("captions", "sentence_encoder", "caption_embeddings")
-CODE_VERSION = "1"
-"""Changes when the same inputs would train other models."""
+CODE_VERSION = "2"
+"""Changes when the same inputs would train other models, or more is kept of the training."""
 
 TRAINING = "training.json"
 ENCODERS = "encoders.json"
@@ -461,8 +462,25 @@ def train_seed(
     fingerprints = {kind: card.fingerprint for kind, card in inputs.encoders.items()}
     for model, pick in ((result.picked, PICKED), (result.last, LAST)):
         artifact.save(model.with_card(fingerprints=fingerprints), folder / pick)
+    _write_validation(inputs, result, folder / PICKED)
     files.write_json(folder / HISTORY, _history(result))
     keeper.write(folder / CHECKPOINTS)
+
+
+def _write_validation(inputs: Inputs, result: "TrainingResult", folder: Path) -> None:
+    """Keep the scores of the validation videos, from which thresholds are chosen later."""
+    from tevad_model import alerts
+
+    rows = {row.video: row for row in inputs.rows}
+    videos = [
+        alerts.ValidationVideo(
+            rows[video].label == "abnormal",
+            seconds(rows[video].frames, rows[video].fps),
+            tuple(scores.tolist()),
+        )
+        for video, scores in zip(result.validation_videos, result.validation_scores, strict=True)
+    ]
+    alerts.write_validation(folder / alerts.VALIDATION_FILE, videos)
 
 
 def _history(result: "TrainingResult") -> dict[str, Any]:

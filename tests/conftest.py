@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from pipelines import World, build_world
 from postgres_server import PostgresServer, programs
 from projects import TrainedProject, copy_project, enter_project, git, relocate
 from s3_server import S3Server
@@ -193,6 +194,12 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("rendered")
     render(folder, train=6, test=4, lengths=(96, 130))
     return folder
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory, encoder_cache: Path) -> World:
+    """Rendered clips, and pipelines that were trained on them."""
+    return build_world(tmp_path_factory.mktemp("pipeline"), encoder_cache)
 
 
 @pytest.fixture(scope="session")

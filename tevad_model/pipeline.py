@@ -5,6 +5,7 @@ their cards. What was ready-made in training comes with each video here. Its fol
 
     model.safetensors, model.json   the model (:mod:`tevad_model.artifact`)
     pipeline.json                   the cards, and how pixels are read
+    validation.json                 what validation said of videos, if there was one
     <kind>/                         weights of an encoder that were made here, by tuning
 
 Other encoders are not kept in the folder but built anew; one that would encode otherwise than in
@@ -30,6 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tevad_model import artifact, encoders, timeline, video
+from tevad_model.alerts import VALIDATION_FILE, ValidationVideo, read_validation
 from tevad_model.artifact import Model
 from tevad_model.atomic import replacing
 from tevad_model.bags import FloatFeatures, VideoFeatures
@@ -171,6 +173,7 @@ class Pipeline:
             its training knew no captions.
         sentence: None if the model reads pixels alone.
         ready_made: cards of what was ready-made in training, by kind of encoder.
+        validation: the videos the model was validated on, by models that did not train on them.
     """
 
     model: Model
@@ -179,6 +182,7 @@ class Pipeline:
     captioner: CaptionEncoder | None = None
     sentence: SentenceEncoder | None = None
     ready_made: Mapping[str, EncoderCard] = field(default_factory=dict)
+    validation: tuple[ValidationVideo, ...] = ()
 
     @property
     def reads_pixels(self) -> bool:
@@ -191,12 +195,14 @@ class Pipeline:
         return _taken(self.ready_made)
 
     @classmethod
-    def load(cls, folder: Path, cache: Path) -> Self:
+    def load(cls, folder: Path, cache: Path, *, at_once: bool = False) -> Self:
         """Read a pipeline's folder and build its encoders.
 
         Args:
             folder: what :func:`write` made.
             cache: a folder for what encoders can make again, such as an exported network.
+            at_once: whether encoders give each result as soon as they can, for live streams, rather
+                than in batches, which is faster for files.
 
         Raises:
             InputError: if a file is missing, broken or of an unknown format version, or an encoder
@@ -207,13 +213,15 @@ class Pipeline:
         cards, max_side = _read(folder / PIPELINE_FILE)
         model = artifact.load(folder)
         _check_complete(model, cards, folder)
+        builder = _Builder(cards, folder, cache, at_once)
         pipeline = cls(
             model,
             max_side,
-            visual=_built(encoders.build_visual, cards, "visual", folder, cache),
-            captioner=_built(encoders.build_caption, cards, "caption", folder, cache),
-            sentence=_built(encoders.build_sentence, cards, "sentence", folder, cache),
+            visual=builder.built(encoders.build_visual, "visual", encoders.VISUAL),
+            captioner=builder.built(encoders.build_caption, "caption", encoders.CAPTION),
+            sentence=builder.built(encoders.build_sentence, "sentence", encoders.SENTENCE),
             ready_made={kind: card for kind, card in cards.items() if card.is_ready_made},
+            validation=read_validation(folder / VALIDATION_FILE),
         )
         pipeline._check_encoders(cards, folder)
         return pipeline
@@ -377,7 +385,8 @@ def write(
 
     Args:
         folder: the folder to make.
-        model_folder: a saved model (:func:`tevad_model.artifact.save`).
+        model_folder: a saved model (:func:`tevad_model.artifact.save`), and where there is one
+            what its validation said.
         cards: of the encoders by kind (``visual``, ``caption``, ``sentence``): all that the model
             reads, and the captioner also for a model that reads pixels alone, if there is one.
         max_side: limit of the longer side of the frames the encoders saw.
@@ -400,6 +409,8 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     for name in (artifact.WEIGHTS_FILE, artifact.CARD_FILE):
         shutil.copyfile(model_folder / name, folder / name)
+    if (model_folder / VALIDATION_FILE).is_file():
+        shutil.copyfile(model_folder / VALIDATION_FILE, folder / VALIDATION_FILE)
     for kind, card in cards.items():
         if card.own_weights:
             shutil.copytree(own_weights[kind], folder / kind, dirs_exist_ok=True)
@@ -463,17 +474,29 @@ def _check_complete(model: Model, cards: Mapping[str, EncoderCard], folder: Path
         )
 
 
-def _built(
-    build: Callable[[str, Mapping[str, Any], Path], _Encoder],
-    cards: Mapping[str, EncoderCard],
-    kind: str,
-    folder: Path,
-    cache: Path,
-) -> _Encoder | None:
-    card = cards.get(kind)
-    if card is None or card.is_ready_made:
-        return None
-    return build(card.backend, card.options_with(folder / kind), cache)
+@dataclass(frozen=True)
+class _Builder:
+    """Builds the encoders that cards name."""
+
+    cards: Mapping[str, EncoderCard]
+    folder: Path
+    cache: Path
+    at_once: bool
+
+    def built(
+        self,
+        build: Callable[[str, Mapping[str, Any], Path], _Encoder],
+        name: str,
+        kind: encoders.Kind,
+    ) -> _Encoder | None:
+        """The encoder of a card; None if there is no card, or what it made was ready-made."""
+        card = self.cards.get(name)
+        if card is None or card.is_ready_made:
+            return None
+        options = card.options_with(self.folder / name)
+        if self.at_once:
+            options = encoders.at_once(kind, card.backend, options)
+        return build(card.backend, options, self.cache)
 
 
 def _features(encoder: VisualEncoder, stream: FrameStream) -> npt.NDArray[np.float16]:

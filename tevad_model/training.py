@@ -50,7 +50,7 @@ from tevad_model.losses import bag_scores, tevad_loss, top_snippets
 from tevad_model.network import FeatureInput, Output, TevadNetwork
 from tevad_model.timeline import FloatArray
 
-CHECKPOINT_FORMAT = 1
+CHECKPOINT_FORMAT = 2
 
 HOLDOUT_MINIMUM = 20
 """Held-out videos of each class from which ``selection: auto`` trusts a held-out part. An AUC over
@@ -111,6 +111,8 @@ class TrainingResult:
         history: one row for each evaluation.
         selection: how the step was chosen: ``holdout``, ``cross_validation`` or ``last``.
         validation_videos: videos that were held out; all of them in a cross-validation.
+        validation_scores: (videos, segments) their segments' scores at the picked step, each by a
+            model that was not trained on the video.
     """
 
     picked: Model
@@ -118,6 +120,7 @@ class TrainingResult:
     history: tuple[Evaluation, ...]
     selection: Selection
     validation_videos: tuple[str, ...]
+    validation_scores: FloatArray
 
 
 OnStep = Callable[[StepReport], None]
@@ -159,7 +162,7 @@ def train(
     with _deterministic():
         if plan.selection == "cross_validation":
             predictions = _cross_validate(bags, plan.folds, params, seed, work_dir, on_step)
-            curve = {step: _figures(scores, bags.labels) for step, scores in predictions.items()}
+            curve = {step: _figures(made.bags, bags.labels) for step, made in predictions.items()}
             step = max(curve, key=lambda s: _merit(curve[s], s))
             run = _Run("train", bags, everything, everything[:0], params, seed, work_dir, device)
             run.train(on_step, on_checkpoint, pick_at=step)
@@ -169,6 +172,28 @@ def train(
         run = _Run("train", bags, rest, held_out, params, seed, work_dir, device)
         run.train(on_step, on_checkpoint)
         return run.result(plan.selection, held_out, run.picked_predictions)
+
+
+@dataclass(frozen=True)
+class _Predictions:
+    """What a network says of some bags.
+
+    Attributes:
+        bags: (n,) bag scores, as the classification loss sees them.
+        segments: (n, segments) scores.
+    """
+
+    bags: FloatArray
+    segments: FloatArray
+
+    @classmethod
+    def none(cls, bags: int, segments: int) -> _Predictions:
+        """Of bags that nothing has been said of yet."""
+        return cls(np.full(bags, np.nan), np.full((bags, segments), np.nan))
+
+    def put(self, bags: IntArray, said: _Predictions) -> None:
+        """Take over what was said of some of the bags."""
+        self.bags[bags], self.segments[bags] = said.bags, said.segments
 
 
 @dataclass(frozen=True)
@@ -210,18 +235,19 @@ def _cross_validate(
     seed: int,
     work_dir: Path,
     on_step: OnStep | None,
-) -> dict[int, FloatArray]:
-    """Bag scores by step, each video's by the run that was not trained on it: (B,) arrays."""
+) -> dict[int, _Predictions]:
+    """Scores of all bags by step, each video's by the run that was not trained on it."""
     device = resolve_device(params.device)
     everything = np.arange(len(bags.videos))
-    predictions: dict[int, FloatArray] = {}
+    predictions: dict[int, _Predictions] = {}
     for number, fold in enumerate(folds, start=1):
         rest = np.setdiff1d(everything, fold)
         phase = f"fold {number}/{len(folds)}"
         run = _Run(phase, bags, rest, fold, params, seed, work_dir, device)
         run.train(on_step, None, stop_early=False)
-        for step, scores in run.predictions.items():
-            predictions.setdefault(step, np.full(len(everything), np.nan))[fold] = scores
+        for step, said in run.predictions.items():
+            none = _Predictions.none(len(everything), params.segments)
+            predictions.setdefault(step, none).put(fold, said)
     return predictions
 
 
@@ -281,7 +307,7 @@ class _Run:
         self.step = 0
         self.first_loss = math.nan
         self.history: list[Evaluation] = []
-        self.predictions: dict[int, FloatArray] = {}
+        self.predictions: dict[int, _Predictions] = {}
         self.picked_step = 0
         self.picked_weights: dict[str, Tensor] = {}
         torch.manual_seed(_step_seed(seed, 0))
@@ -417,9 +443,9 @@ class _Run:
         """Add a row to the history, and keep the weights if they are the ones to keep."""
         validation: dict[str, float] = {}
         if len(self.held_out):
-            scores = self.predict(self.held_out)
-            self.predictions[self.step] = scores
-            validation = _figures(scores, self.bags.labels[self.held_out])
+            said = self.predict(self.held_out)
+            self.predictions[self.step] = said
+            validation = _figures(said.bags, self.bags.labels[self.held_out])
         means = {name: float(np.mean([row[name] for row in since])) for name in since[0]}
         self.history.append(Evaluation(self.step, means, validation))
         if self._is_to_keep(pick_at):
@@ -436,27 +462,29 @@ class _Run:
         return best.step == self.step
 
     @torch.no_grad()
-    def predict(self, bags: IntArray) -> FloatArray:
-        """Bag scores (n,), as the classification loss sees them, without dropout."""
+    def predict(self, bags: IntArray) -> _Predictions:
+        """What the network says of bags, without dropout."""
         network = self.forward if self.average is None else self.average.module
         self.outcome.eval()
-        scores = [np.empty(0)]
+        said = _Predictions.none(len(bags), self.params.segments)
         for start in range(0, len(bags), 2 * self.params.batch_size):
-            output = self._forward(network, bags[start : start + 2 * self.params.batch_size])
+            part = np.arange(start, min(start + 2 * self.params.batch_size, len(bags)))
+            output = self._forward(network, bags[part])
             top = top_snippets(output.magnitudes, self.params.top_k)
-            scores.append(bag_scores(output.scores, top).double().cpu().numpy())
-        return np.concatenate(scores)
+            of_bags = bag_scores(output.scores, top).double().cpu().numpy()
+            said.put(part, _Predictions(of_bags, output.scores.double().cpu().numpy()))
+        return said
 
     @property
-    def picked_predictions(self) -> FloatArray:
-        """The bag scores of the held-out videos at the picked step; empty if there are none."""
-        return self.predictions.get(self.picked_step, np.empty(0))
+    def picked_predictions(self) -> _Predictions:
+        """What was said of the held-out videos at the picked step; of none if there are none."""
+        return self.predictions.get(self.picked_step, _Predictions.none(0, self.params.segments))
 
     def result(
         self,
         selection: Selection,
         validated: IntArray,
-        scores: FloatArray,
+        said: _Predictions,
         curve: dict[int, dict[str, float]] | None = None,
     ) -> TrainingResult:
         """The run's outcome.
@@ -464,7 +492,7 @@ class _Run:
         Args:
             selection: how the step was chosen.
             validated: the videos that chose it.
-            scores: their bag scores at that step.
+            said: of them at that step.
             curve: validation figures by step, where they come from other runs than this.
         """
         history = [
@@ -472,7 +500,7 @@ class _Run:
             for row in self.history
         ]
         figures = {row.step: row.validation for row in history}
-        threshold = _threshold(scores, self.bags.labels[validated])
+        threshold = _threshold(said.bags, self.bags.labels[validated])
 
         def model(step: int, weights: dict[str, Tensor]) -> Model:
             trained = self._model(step, weights, selection, threshold)
@@ -484,6 +512,7 @@ class _Run:
             history=tuple(history),
             selection=selection,
             validation_videos=tuple(self.bags.videos[i] for i in validated),
+            validation_scores=said.segments,
         )
 
     def _model(
@@ -534,7 +563,11 @@ class _Run:
             "first_loss": self.first_loss,
             "picked_step": self.picked_step,
             "history": [asdict(row) for row in self.history],
-            "predictions": {step: scores.tolist() for step, scores in self.predictions.items()},
+            "predictions": {step: said.bags.tolist() for step, said in self.predictions.items()},
+        }
+        tensors |= {
+            f"segments.{step}": torch.from_numpy(said.segments)
+            for step, said in self.predictions.items()
         }
         contiguous = {name: value.cpu().contiguous().clone() for name, value in tensors.items()}
         with replacing(self.file) as temporary:
@@ -548,7 +581,11 @@ class _Run:
         self.first_loss = state["first_loss"]
         self.picked_step = state["picked_step"]
         self.history = [Evaluation(**row) for row in state["history"]]
-        self.predictions = {int(s): np.array(v) for s, v in state["predictions"].items()}
+        segments = _under("segments.", tensors)
+        self.predictions = {
+            int(step): _Predictions(np.array(of_bags), segments[step].cpu().numpy())
+            for step, of_bags in state["predictions"].items()
+        }
         self.network.load_state_dict(_under("network.", tensors))
         self.picked_weights = _under("picked.", tensors)
         if self.average is not None:

@@ -126,8 +126,14 @@ def frames(path: Path, *, max_side: int | None = None) -> Iterator[Frame]:
         VideoError: as :func:`probe` does. Damage is met where it lies, so the sound pictures before
             it have been yielded by then.
     """
-    pictures = _Reader(path).pictures()
-    first = next(pictures)
+    yield from upright(_Reader(path).pictures(), max_side)
+
+
+def upright(pictures: Iterator[av.VideoFrame], max_side: int | None) -> Iterator[Frame]:
+    """Decoded pictures as :func:`frames` yields them, all of the size of the first."""
+    first = next(pictures, None)
+    if first is None:
+        return
     width, height = _scaled(first.width, first.height, max_side)
     quarter_turns = _quarter_turns(first)
     for picture in chain([first], pictures):

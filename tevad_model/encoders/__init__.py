@@ -92,6 +92,19 @@ def build_sentence(backend: str, options: Options, cache: Path) -> SentenceEncod
     return cast("SentenceEncoder", _build(SENTENCE, backend, options, cache))
 
 
+def at_once(kind: Kind, backend: str, options: Options) -> Options:
+    """The options by which a backend gives each result as soon as it can, on one thread.
+
+    For a live stream, where waiting for a batch is delay, and for many at once, where each has a
+    thread of its own. What an encoder makes does not depend on these options, save for rounding.
+
+    Raises:
+        InputError: if the backend is unknown or cannot be imported.
+    """
+    known = find_backend(kind, backend).Options.model_fields
+    return {**options, **{name: 1 for name in ("batch_size", "threads") if name in known}}
+
+
 def find_backend(kind: Kind, backend: str) -> type[Any]:
     """A backend's class.
 

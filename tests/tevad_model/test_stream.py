@@ -1,0 +1,123 @@
+"""Streams: a real RTSP server that drops, stalls and garbles; files; and addresses."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from conftest import WriteVideo
+from rtsp_server import Session, rtsp_server
+
+from tevad_model import video
+from tevad_model.errors import InputError
+from tevad_model.stream import Connection, Stream, StreamLostError, without_credentials
+
+FRAMES = 100
+
+
+@pytest.fixture
+def clip(write_video: WriteVideo, tmp_path: Path) -> Path:
+    return write_video(tmp_path / "clip.mp4", frames=FRAMES, width=96, height=64)
+
+
+def count(stream: Stream) -> tuple[int, int]:
+    """Pictures that come, and packets that were passed over."""
+    with stream.connect() as connection:
+        pictures = sum(1 for _ in connection.frames())
+        return pictures, connection.damaged
+
+
+def test_a_stream_gives_the_pictures_of_the_file_behind_it(clip: Path) -> None:
+    expected = list(video.frames(clip, max_side=48))
+    with rtsp_server(clip) as server, Stream(server.address, max_side=48).connect() as connection:
+        got = list(connection.frames())
+        assert connection.fps == 10.0
+        assert time.time() - connection.began < 600
+    assert len(got) == FRAMES
+    assert all((one == other).all() for one, other in zip(got, expected, strict=True))
+
+
+def test_a_file_is_read_as_if_it_came_in(clip: Path) -> None:
+    assert count(Stream(str(clip))) == (FRAMES, 0)
+
+
+def test_a_stream_that_breaks_off_ends_early(clip: Path) -> None:
+    with rtsp_server(clip, Session(drop_after=30)) as server:
+        pictures, _ = count(Stream(server.address))
+    assert 0 < pictures < FRAMES
+
+
+def test_a_stream_that_stalls_is_given_up(clip: Path) -> None:
+    stalls = Session(stall_after=30)
+    with (
+        rtsp_server(clip, stalls) as server,
+        pytest.raises(StreamLostError, match=r"/live: nothing came for too long"),
+    ):
+        count(Stream(server.address, stall_s=1.0))
+
+
+def test_a_corrupt_packet_is_passed_over_and_counted(clip: Path) -> None:
+    with rtsp_server(clip, Session(garble=frozenset({20, 40}))) as server:
+        pictures, damaged = count(Stream(server.address))
+    assert damaged >= 1
+    assert FRAMES - 10 <= pictures < FRAMES
+
+
+def test_a_server_that_is_not_there_is_named_without_the_password(clip: Path) -> None:
+    with rtsp_server(clip) as server:
+        gone = server.address.replace("127", "user:secret@127")
+    with pytest.raises(StreamLostError, match="cannot be opened") as error:
+        count(Stream(gone, stall_s=2.0))
+    assert "secret" not in str(error.value)
+    assert error.value.__suppress_context__
+
+
+def test_pictures_that_are_taken_too_slowly_end_the_connection(clip: Path) -> None:
+    """A tenth of a second lies between two pictures, and whoever takes them needs twice that."""
+
+    def take(connection: Connection) -> None:
+        for _ in connection.frames():
+            time.sleep(0.2)
+
+    with (
+        rtsp_server(clip) as server,
+        Stream(server.address, behind_s=0.3).connect() as connection,
+        pytest.raises(StreamLostError, match="cannot keep up"),
+    ):
+        take(connection)
+
+
+def test_a_stop_ends_the_pictures(clip: Path) -> None:
+    stop = threading.Event()
+    with Stream(str(clip)).connect(stop) as connection:
+        frames = connection.frames()
+        next(frames)
+        stop.set()
+        assert len(list(frames)) < FRAMES - 1
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("none.mp4", "no such file"),
+        ("concat://etc/passwd|x", "not by concat"),
+        ("file:///etc/passwd", "not by file"),
+    ],
+)
+def test_other_addresses_are_refused(address: str, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        count(Stream(address))
+
+
+def test_a_stream_without_pictures_is_no_stream(tmp_path: Path) -> None:
+    (tmp_path / "notes.mp4").write_text("nothing to see")
+    with pytest.raises(StreamLostError, match=r"notes\.mp4: cannot be opened"):
+        count(Stream(str(tmp_path / "notes.mp4")))
+
+
+def test_credentials_are_left_out_of_names() -> None:
+    assert without_credentials("rtsp://me:pass@cam:554/1?x=2") == "rtsp://cam:554/1?x=2"
+    assert without_credentials("rtsp://cam/1") == "rtsp://cam/1"
+    assert without_credentials("/videos/a@b.mp4") == "/videos/a@b.mp4"

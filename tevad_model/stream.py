@@ -1,0 +1,210 @@
+"""Live streams: opened with time limits, read past damage, and given up when they stall.
+
+A stream is named by its address, ``rtsp://…``, ``http://…`` and so on, or by a file, which is read
+as if it came in live. Unlike :mod:`tevad_model.video`, which refuses a file that is not whole, a
+stream goes on after what it lost.
+
+Belongs here: connections and what can happen to them. Doesn't: when to connect again, which is for
+whoever watches.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit, urlunsplit
+
+import av
+
+from tevad_model.errors import InputError
+from tevad_model.video import upright
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.video.stream import VideoStream
+
+    from tevad_model.encoders.base import Frame
+
+SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "srt", "udp", "tcp")
+"""Protocols that a stream may come by. Others, such as ``concat:``, reach what they should not."""
+
+STALL_S = 10.0
+"""Seconds without a packet after which a connection counts as stalled."""
+
+BEHIND_S = 10.0
+"""Seconds by which pictures may be older than when they would have been on time."""
+
+
+class StreamLostError(InputError):
+    """A connection could not be made, broke, stalled, or its pictures come too late to be of use."""
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Where pictures come from, and for how long one waits for them.
+
+    Attributes:
+        address: a URL, or the path of a file.
+        max_side: limit of the pictures' longer side in pixels; None for none.
+        fps: frames a second, where the stream does not say; else None.
+        stall_s: see :data:`STALL_S`.
+        behind_s: see :data:`BEHIND_S`.
+    """
+
+    address: str
+    max_side: int | None = None
+    fps: float | None = None
+    stall_s: float = STALL_S
+    behind_s: float = BEHIND_S
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it comes over a network, in its own time; a file waits."""
+        return "://" in self.address
+
+    @property
+    def name(self) -> str:
+        """The address without user and password."""
+        return without_credentials(self.address)
+
+    @contextmanager
+    def connect(self, stop: threading.Event | None = None) -> Iterator[Connection]:
+        """Open the stream; it is closed with the block.
+
+        Args:
+            stop: once set, the pictures end.
+
+        Raises:
+            StreamLostError: if it cannot be reached or opened in time.
+            InputError: if there is no such file, the protocol is none of :data:`SCHEMES`, or
+                nobody says the frame rate.
+        """
+        location = self._location()
+        options = {"rtsp_transport": "tcp"} if self.address.startswith("rtsp") else {}
+        try:
+            container = av.open(
+                location, options=options, timeout=self.stall_s, metadata_errors="replace"
+            )
+        except (av.FFmpegError, OSError) as error:
+            raise StreamLostError(f"{self.name}: cannot be opened: {_reason(error)}") from None
+        with container:
+            if not container.streams.video:
+                raise InputError(f"{self.name}: holds no video")
+            stream = container.streams.video[0]
+            yield Connection(self, container, stream, self._rate(stream), stop or threading.Event())
+
+    def _location(self) -> str:
+        if not self.is_live:
+            if not Path(self.address).is_file():
+                raise InputError(f"{self.address}: no such file; give a file or a URL")
+            return f"file:{self.address}"  # or "a:b.mp4" would be read as a protocol
+        scheme = urlsplit(self.address).scheme.lower()
+        if scheme not in SCHEMES:
+            raise InputError(
+                f"{self.name}: streams come by {', '.join(SCHEMES)}, not by {scheme or 'nothing'}"
+            )
+        return self.address
+
+    def _rate(self, stream: VideoStream) -> float:
+        stated = stream.average_rate or stream.guessed_rate
+        if self.fps or stated:
+            return self.fps or float(stated or 0)
+        raise InputError(f"{self.name}: states no frame rate; give it by --fps")
+
+
+@dataclass
+class Connection:
+    """An open stream.
+
+    Attributes:
+        stream: which one.
+        fps: frames a second.
+        damaged: packets so far that could not be decoded and were passed over.
+        began: wall-clock time of its first picture, seconds since 1970; 0 before.
+    """
+
+    stream: Stream
+    container: InputContainer
+    video: VideoStream
+    fps: float
+    stop: threading.Event
+    damaged: int = 0
+    began: float = 0.0
+    _clock: _Clock = field(default_factory=lambda: _Clock())
+
+    def frames(self) -> Iterator[Frame]:
+        """Pictures as :func:`tevad_model.video.frames` yields them; ends when the stream does.
+
+        Raises:
+            StreamLostError: if it breaks or stalls, or pictures come later than ``behind_s``:
+                whoever takes them cannot keep up.
+        """
+        yield from upright(self._pictures(), self.stream.max_side)
+
+    def _pictures(self) -> Iterator[av.VideoFrame]:
+        packets = self.container.demux(self.video)
+        while not self.stop.is_set():
+            try:
+                packet = next(packets, None)
+            except (av.FFmpegError, OSError) as error:
+                raise StreamLostError(f"{self.stream.name}: {_reason(error)}") from None
+            if packet is None:
+                return
+            for picture in self._decoded(packet):
+                self.began = self.began or time.time()
+                self._keep_up(picture)
+                yield picture
+
+    def _decoded(self, packet: av.Packet) -> list[av.VideoFrame]:
+        """The pictures of a packet; none if it is damaged."""
+        try:
+            pictures = packet.decode()
+        except av.FFmpegError:
+            self.damaged += 1
+            return []
+        whole = [picture for picture in pictures if not picture.is_corrupt]
+        self.damaged += len(pictures) > len(whole)
+        return whole
+
+    def _keep_up(self, picture: av.VideoFrame) -> None:
+        if not self.stream.is_live or picture.time is None:
+            return
+        behind = self._clock.behind(picture.time)
+        if behind > self.stream.behind_s:
+            raise StreamLostError(
+                f"{self.stream.name}: {behind:.0f} s behind; this machine cannot keep up with it: "
+                "watch fewer streams, or ones of fewer or smaller pictures"
+            )
+
+
+class _Clock:
+    """How late pictures come, against the earliest that one of the connection came."""
+
+    def __init__(self) -> None:
+        self._earliest: float | None = None
+
+    def behind(self, presented_s: float) -> float:
+        """Seconds that a picture with this time stamp is late."""
+        offset = time.monotonic() - presented_s
+        self._earliest = offset if self._earliest is None else min(self._earliest, offset)
+        return offset - self._earliest
+
+
+def without_credentials(address: str) -> str:
+    """A URL without its user and password; anything else as it is."""
+    parts = urlsplit(address)
+    if "@" not in parts.netloc:
+        return address
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def _reason(error: OSError) -> str:
+    """Why a connection broke, without FFmpeg's repetition of the address, password and all."""
+    if isinstance(error, av.error.ExitError):
+        return "nothing came for too long"
+    return error.strerror or type(error).__name__
