@@ -102,7 +102,7 @@ def score_videos(
         raise InputError(f"{out}: cannot be made ({error.strerror}); give another --out") from None
     written: dict[Path, tuple[Path, ...]] = {}
     failed: dict[Path, str] = {}
-    with _loaded(model_uri or default_model(tracking), tracking, cache) as (model, pipeline):
+    with loaded(model_uri or default_model(tracking), tracking, cache) as (model, pipeline):
         level = pipeline.model.threshold if threshold is None else threshold
         writer = _Writer(out, model, level, as_json=as_json)
         for video, name in over_videos(list(videos.items()), "scoring"):
@@ -276,13 +276,26 @@ def packed_pipeline(version: ModelVersion, tracking: Tracking) -> Iterator[Path]
 
 
 @contextmanager
-def _loaded(model_uri: str, tracking: Tracking, cache: Path) -> Iterator[tuple[str, Pipeline]]:
-    """The address of the version that a URI means now, and its pipeline."""
+def loaded(
+    model_uri: str, tracking: Tracking, cache: Path, *, at_once: bool = False
+) -> Iterator[tuple[str, Pipeline]]:
+    """The address of the version that a URI means now, and its pipeline.
+
+    Args:
+        model_uri: ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION``.
+        tracking: where it is registered.
+        cache: for what encoders can make again.
+        at_once: as for :meth:`tevad_model.pipeline.Pipeline.load`.
+
+    Raises:
+        InputError: if there is no such version, or it takes what was made elsewhere.
+        MismatchError: if the encoders installed here are not those of the model.
+    """
     from tevad_model.pipeline import Pipeline
 
-    version = _find_version(tracking.client, model_uri)
+    version = find_version(tracking.client, model_uri)
     with packed_pipeline(version, tracking) as folder:
-        pipeline = Pipeline.load(folder, cache)
+        pipeline = Pipeline.load(folder, cache, at_once=at_once)
         if pipeline.takes:
             raise InputError(
                 f"{model_uri}: was trained on ready-made {' and '.join(pipeline.takes)}, which "
@@ -307,7 +320,12 @@ def _download(files_uri: str, folder: str, tracking: Tracking) -> str:
         raise SourceUnreachableError(f"{files_uri}: cannot be fetched: {error.message}") from None
 
 
-def _find_version(client: MlflowClient, model_uri: str) -> ModelVersion:
+def find_version(client: MlflowClient, model_uri: str) -> ModelVersion:
+    """The registered version that an address means now.
+
+    Raises:
+        InputError: if it is no address of a model, or there is no such version.
+    """
     from mlflow.exceptions import MlflowException
 
     parts = _URI.fullmatch(model_uri)

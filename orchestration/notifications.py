@@ -12,14 +12,14 @@ import logging
 import os
 import urllib.parse
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 from tevad_model.errors import InputError
 
 logger = logging.getLogger("tevad")
 
-Kind = Literal["run failed", "check failed", "promotion refused"]
+Kind = Literal["run failed", "check failed", "promotion refused", "stream alert"]
 
 WEBHOOK = "TEVAD_WEBHOOK_URL"
 """The variable with the webhook's address, which is a secret and so in no file."""
@@ -39,11 +39,12 @@ class Notice:
 
     Attributes:
         kind: what happened.
-        dataset: whose.
-        subject: the job, the check or the model version.
+        dataset: whose; empty where it is of none.
+        subject: the job, the check, the model version or the stream.
         reason: why, as far as it is known.
-        run_id: of the run of Dagster it happened in.
+        run_id: of the run of Dagster it happened in; empty outside of one.
         at: when, ISO 8601 in UTC.
+        details: more of it, as JSON values, for programs.
     """
 
     kind: Kind
@@ -52,12 +53,13 @@ class Notice:
     reason: str
     run_id: str
     at: str
+    details: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def text(self) -> str:
         """All of it in a line."""
         about = f"{self.kind}: {self.subject}" + (f" [{self.dataset}]" if self.dataset else "")
-        return f"{about}: {self.reason} (run {self.run_id})"
+        return f"{about}: {self.reason}" + (f" (run {self.run_id})" if self.run_id else "")
 
 
 @runtime_checkable
@@ -104,7 +106,7 @@ class WebhookNotifier:
         if problem:
             raise NotToldError(f"the webhook at {self._host} {problem}")
 
-    def _post(self, payload: Mapping[str, str]) -> str:
+    def _post(self, payload: Mapping[str, Any]) -> str:
         """What went wrong, or nothing. Messages of requests quote the address, so none is."""
         import requests
 

@@ -177,7 +177,8 @@ class LiveScorer:
     def _embed_one(self, caption: str) -> Features:
         assert self._pipeline.sentence is not None  # noqa: S101 - asked before
         with self._embedding:
-            return self._pipeline.sentence.embed([caption])[0]
+            embedded: Features = self._pipeline.sentence.embed([caption])[0]
+        return embedded
 
 
 class _Counter:

@@ -160,7 +160,7 @@ class Connection:
                 self._keep_up(picture)
                 yield picture
 
-    def _decoded(self, packet: av.Packet) -> list[av.VideoFrame]:
+    def _decoded(self, packet: av.Packet[VideoStream]) -> list[av.VideoFrame]:
         """The pictures of a packet; none if it is damaged."""
         try:
             pictures = packet.decode()
@@ -203,7 +203,7 @@ def without_credentials(address: str) -> str:
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
-def _reason(error: OSError) -> str:
+def _reason(error: av.FFmpegError | OSError) -> str:
     """Why a connection broke, without FFmpeg's repetition of the address, password and all."""
     if isinstance(error, av.error.ExitError):
         return "nothing came for too long"

@@ -17,8 +17,10 @@ from orchestration.cli.encoders import encoders
 from orchestration.cli.garbage import gc
 from orchestration.cli.models import lineage, reproduce, score
 from orchestration.cli.promotion import promote, rollback
+from orchestration.cli.serve import serve
 from orchestration.cli.servers import up
 from orchestration.cli.storage import storage
+from orchestration.cli.watch import watch
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -54,9 +56,11 @@ for _command in (
     rollback,
     run,
     score,
+    serve,
     stage,
     storage,
     sync,
     up,
+    watch,
 ):
     main.add_command(_command)

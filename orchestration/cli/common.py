@@ -71,6 +71,6 @@ def address(_: click.Context, __: click.Parameter, value: Any) -> Any:
     """Addresses on this machine are taken from the working folder, not from the project's."""
     if isinstance(value, tuple):
         return tuple(address(_, __, each) for each in value)
-    if value is None or value.startswith("s3://"):
+    if value is None or "://" in value:
         return value
     return str(Path(value).expanduser().absolute())

@@ -1,0 +1,224 @@
+"""What serving costs over scoring directly, how many streams two cores watch, and what live costs in AUC.
+
+On UCSD Ped2. ``serve_overhead`` is the median time of a request of `mlflow models serve` for a
+10-second clip over that of the same pipeline called in this process, less 1; requests and calls take
+turns. ``streams_2_cores`` is how many streams of 25 frames a second, 360×240, `tevad watch`'s
+watcher takes in on two cores, as fast as it goes, with alerts off. ``live_auc_loss_<n>`` is the frame
+AUC of the test split scored offline less that of live scores with a lookahead of n snippets.
+``python -m benchmarks.serving`` prints a table, ``--json`` one object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import chain, islice
+from pathlib import Path
+
+import numpy as np
+import requests
+import torch
+
+from assets.evaluation_metrics import TestSplit
+from assets.raw_videos import read_raw_videos, video_path
+from assets.scoring import find_version, packed_pipeline
+from assets.tevad_model import read_inputs
+from assets.workspace.params import DatasetParams
+from assets.workspace.project import Dataset
+from assets.workspace.tracking import CHALLENGER, Tracking, registered_name
+from benchmarks.project import shared, temporary_project
+from orchestration.datasets import add_dataset
+from orchestration.running import run_chain
+from orchestration.scoring_client import ScoringClient
+from orchestration.watching import Watcher
+from tevad_model import metrics, timeline, video
+from tevad_model.encoders.base import Frame
+from tevad_model.live import LiveScorer
+from tevad_model.pipeline import Pipeline
+from tevad_model.stream import Stream
+
+FPS = 25.0
+CLIP_S, STREAM_S = 10, 40
+REQUESTS = 20
+STREAMS = 8
+LOOKAHEADS = (0, 1, 2, 4)
+NEVER = 2.0
+"""No score reaches it: alerts off."""
+
+
+def measure() -> dict[str, float]:
+    """All figures; the names are those the module's docstring explains."""
+    with temporary_project() as project:
+        dataset = add_dataset(
+            project, "ped2", DatasetParams(source=str(shared("ped2")), preset="ped2-embedded")
+        )
+        outcome = run_chain(dataset)
+        if not outcome.success:
+            raise RuntimeError("; ".join(outcome.failures))
+        tracking = Tracking.of(project)
+        uri = f"models:/{registered_name(dataset.name)}@{CHALLENGER}"
+        clip, stream = project.state / "clip.mp4", project.state / "stream.mp4"
+        video.encode(clip, islice(_pictures(dataset), round(CLIP_S * FPS)), FPS)
+        video.encode(stream, islice(_pictures(dataset), round(STREAM_S * FPS)), FPS)
+        with packed_pipeline(find_version(tracking.client, uri), tracking) as folder:
+            batched = Pipeline.load(folder, project.cache)
+            at_once = Pipeline.load(folder, project.cache, at_once=True)
+            return {
+                **_serving(batched, tracking, uri, clip),
+                **_streams(at_once, stream, project.state / "alerts"),
+                **_live_auc(dataset, batched, at_once),
+            }
+
+
+def _pictures(dataset: Dataset) -> Iterator[Frame]:
+    """The test videos' pictures, again and again."""
+    rows = [row for row in read_raw_videos(dataset).usable if row.split == "test"]
+    while True:
+        yield from chain.from_iterable(video.frames(video_path(dataset, row)) for row in rows)
+
+
+def _serving(pipeline: Pipeline, tracking: Tracking, uri: str, clip: Path) -> dict[str, float]:
+    with _served(tracking, uri) as client:
+        direct, served = _take_turns(
+            lambda: pipeline.score_video(clip), lambda: client.score_there(str(clip))
+        )
+    figures = {"serve_overhead": float(np.median(served) / np.median(direct) - 1)}
+    for name, seconds in (("direct", direct), ("served", served)):
+        figures[f"{name}_p50_ms"] = 1000 * float(np.percentile(seconds, 50))
+        figures[f"{name}_p95_ms"] = 1000 * float(np.percentile(seconds, 95))
+        figures[f"{name}_videos_per_second"] = len(seconds) / sum(seconds)
+    return figures
+
+
+def _take_turns(*calls: Callable[[], object]) -> list[list[float]]:
+    """Seconds of each call, time after time, after one that is not counted."""
+    seconds: list[list[float]] = [[] for _ in calls]
+    for number in range(REQUESTS + 1):
+        for call, taken in zip(calls, seconds, strict=True):
+            started = time.perf_counter()
+            call()
+            if number:
+                taken.append(time.perf_counter() - started)
+    return seconds
+
+
+@contextmanager
+def _served(tracking: Tracking, uri: str) -> Iterator[ScoringClient]:
+    """`mlflow models serve`, as anybody starts it."""
+    port = _free_port()
+    programs = Path(sys.executable).parent
+    environment = {
+        **os.environ,
+        "MLFLOW_TRACKING_URI": tracking.uri,
+        "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
+    }
+    command = [
+        str(programs / "mlflow"), "models", "serve", "--env-manager", "local", "-m", uri,
+        "-p", str(port),
+    ]  # fmt: skip
+    server = subprocess.Popen(
+        command, env=environment, stdout=sys.stderr, stderr=sys.stderr, start_new_session=True
+    )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        while not _answers(f"{address}/ping"):
+            if server.poll() is not None:
+                raise RuntimeError("the server did not start")
+            time.sleep(0.5)
+        yield ScoringClient(address)
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(60)
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
+def _answers(address: str) -> bool:
+    try:
+        return requests.get(address, timeout=5).ok
+    except requests.ConnectionError:
+        return False
+
+
+def _streams(pipeline: Pipeline, stream: Path, out: Path) -> dict[str, float]:
+    """Watch the same stream several times at once; one thread of the network for each."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        watcher = Watcher(LiveScorer(pipeline), "benchmark", NEVER, NEVER, out)
+        stop = threading.Event()
+        watcher.watch(Stream(str(stream), max_side=pipeline.max_side), stop)  # warms up
+        started = time.perf_counter()
+        with ThreadPoolExecutor(STREAMS) as pool:
+            streams = [Stream(str(stream), max_side=pipeline.max_side)] * STREAMS
+            watched = list(pool.map(lambda each: watcher.watch(each, stop), streams))
+        seconds = time.perf_counter() - started
+    finally:
+        torch.set_num_threads(threads)
+    frames = sum(each.frames for each in watched)
+    return {
+        "streams_2_cores": frames / seconds / FPS,
+        "watch_frames_per_second": frames / seconds,
+        "watch_delay_s": timeline.seconds(watcher.scorer.delay_frames, FPS),
+    }
+
+
+def _live_auc(dataset: Dataset, batched: Pipeline, at_once: Pipeline) -> dict[str, float]:
+    test = TestSplit.of(read_inputs(dataset))
+    paths = {row.video: video_path(dataset, row) for row in test.rows}
+    offline = {name: batched.score_video(path).scores for name, path in paths.items()}
+    auc = _auc(test, offline)
+    figures = {"offline_frame_auc": auc}
+    for lookahead in LOOKAHEADS:
+        scorer = LiveScorer(at_once, lookahead=lookahead)
+        live = {
+            row.video: np.array(
+                [
+                    snippet.score
+                    for snippet in scorer.score(
+                        video.frames(paths[row.video], max_side=at_once.max_side), row.fps
+                    )
+                ]
+            )
+            for row in test.rows
+        }
+        figures[f"live_auc_loss_{lookahead}"] = auc - _auc(test, live)
+    return figures
+
+
+def _auc(test: TestSplit, scores: dict[str, timeline.FloatArray]) -> float:
+    found = metrics.frame_auc(test.frame_scores(scores), test.truth)
+    assert found is not None
+    return found
+
+
+def main() -> None:
+    """Print what :func:`measure` finds."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--json", action="store_true", help="one object {figure: value}")
+    as_json = parser.parse_args().json
+    figures = measure()
+    if as_json:
+        print(json.dumps(figures))
+        return
+    for name, value in figures.items():
+        print(f"{name:<34}{value:>10.3f}")
+
+
+if __name__ == "__main__":
+    main()
