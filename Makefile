@@ -40,7 +40,7 @@ lint: install ## linter, formatter, types
 	$(BIN)/mypy
 
 test: lint ## everything that must hold, in under 15 minutes
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" --numprocesses auto --maxprocesses 4 --dist loadfile
 
 test-slow: install ## the long tests
 	$(BIN)/python -m pytest -m slow
