@@ -194,6 +194,13 @@ def _registered(result: dg.JobExecutionResult) -> str:
 
 
 def _interrupted(result: dg.JobExecutionResult) -> bool:
+    from assets.workspace.face import STOPPED
+
+    steps = [event.step_failure_data for event in result.all_events if event.is_step_failure]
+    if any(
+        step.user_failure_data and step.user_failure_data.description == STOPPED for step in steps
+    ):
+        return True
     reasons = {
         event.job_failure_data.failure_reason for event in result.all_events if event.is_job_failure
     }

@@ -30,6 +30,9 @@ OWNERS = ["team:video"]
 RETRY = dg.RetryPolicy(max_retries=2, delay=5, backoff=dg.Backoff.EXPONENTIAL)
 """For buckets and servers that do not answer. What a user has to repair is not tried again."""
 
+STOPPED = "told to stop"
+"""What a step says that somebody interrupted."""
+
 _SHOWN = 20
 
 
@@ -82,10 +85,15 @@ def stage_asset(
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Fail with the message of what the user can repair, at once; anything else may be retried."""
+    """Fail with the message of what the user can repair, at once; anything else may be retried.
+
+    Whoever stops a run does not want the step again either, as Dagster's retry policy would have it.
+    """
     try:
         with full_disks_named():
             yield
+    except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
+        raise dg.Failure(STOPPED, allow_retries=False) from None
     except InputError as error:
         refused = isinstance(error, SourceRefusedError)
         if isinstance(error, SourceUnreachableError) and not refused:
