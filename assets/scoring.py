@@ -218,7 +218,7 @@ def newest_version(dataset: Dataset, tracking: Tracking) -> ModelVersion | None:
             max_results=1,
         )
     except MlflowException as error:
-        raise InputError(f"MLflow at {tracking.uri}: {error.message}") from None
+        raise InputError(f"MLflow at {tracking.address}: {error.message}") from None
     return found[0] if found else None
 
 

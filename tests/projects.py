@@ -55,6 +55,16 @@ def relocate(database: Path, old: Path, new: Path) -> None:
                     )
 
 
+def forget_artifacts() -> None:
+    """Let MLflow look up anew where a run's artifacts are.
+
+    It remembers that for the process, by the run's id, which the run has in every copy of a project.
+    """
+    from mlflow.tracking._tracking_service import utils
+
+    utils._artifact_repos_cache.clear()
+
+
 def enter_project(root: Path, encoder_cache: Path, patch: pytest.MonkeyPatch) -> Path:
     """Point the working folder and the environment at a project."""
     patch.chdir(root)
@@ -64,6 +74,7 @@ def enter_project(root: Path, encoder_cache: Path, patch: pytest.MonkeyPatch) ->
     for setting in ("MLFLOW_TRACKING_URI", "TEVAD_DATABASE_URL", "TEVAD_STORAGE"):
         patch.delenv(setting, raising=False)
     use_project(Project.at(root))
+    forget_artifacts()
     return root
 
 

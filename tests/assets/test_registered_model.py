@@ -164,7 +164,9 @@ def test_a_changed_encoder_is_refused_and_leaves_no_version(
 def test_without_its_training_run_a_model_is_not_registered(
     dataset: Dataset, empty: Tracking
 ) -> None:
-    with pytest.raises(InputError, match="no run of rendered's models; materialize tevad_model"):
+    with pytest.raises(
+        InputError, match="no run of rendered's models with the data that lie there"
+    ):
         register_model(dataset, empty)
 
 

@@ -132,12 +132,12 @@ def test_videos_of_one_name_keep_files_of_their_own(site: Site, tmp_path: Path) 
 
 def test_the_champion_comes_before_the_challenger(site: Site) -> None:
     client = site.tracking.client
-    assert default_model(site.tracking) == "models:/tevad-rendered@challenger"
-    client.set_registered_model_alias("tevad-rendered", "champion", "1")
+    assert default_model(site.tracking) == "models:/tevad-rendered@champion"
+    client.delete_registered_model_alias("tevad-rendered", "champion")
     try:
-        assert default_model(site.tracking) == "models:/tevad-rendered@champion"
+        assert default_model(site.tracking) == "models:/tevad-rendered@challenger"
     finally:
-        client.delete_registered_model_alias("tevad-rendered", "champion")
+        client.set_registered_model_alias("tevad-rendered", "champion", "1")
 
 
 def test_with_several_models_the_user_must_choose(empty_mlflow: Path, tmp_path: Path) -> None:

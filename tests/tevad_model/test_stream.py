@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import WriteVideo
 from rtsp_server import Session, rtsp_server
 
 from tevad_model import video
 from tevad_model.errors import InputError
 from tevad_model.stream import Connection, Stream, StreamLostError, without_credentials
 
+WriteVideo = Callable[..., Path]
 FRAMES = 100
 
 
