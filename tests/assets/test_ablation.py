@@ -15,6 +15,8 @@ from assets.workspace.project import Dataset, Project
 from assets.workspace.tracking import Tracking
 from tevad_model.metrics import Summary
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def dataset(trained_copy: Dataset) -> Dataset:

@@ -14,6 +14,8 @@ from assets.workspace import versions
 from assets.workspace.project import STAGES, Dataset
 from tevad_model.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 NAME = "tevad-rendered"
 
 

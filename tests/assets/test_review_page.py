@@ -14,6 +14,7 @@ import dagster as dg
 import numpy as np
 import pytest
 from odd_videos import write
+from projects import forget_artifacts
 
 from assets.raw_videos import read_raw_videos, video_path
 from assets.review.content import relative_address
@@ -75,6 +76,7 @@ def test_the_page_needs_nothing_from_elsewhere(reviewed_project: Dataset) -> Non
 
 
 def test_the_version_and_its_run_lead_to_the_page(reviewed_project: Dataset) -> None:
+    forget_artifacts()
     client = Tracking.of(reviewed_project.project).client
     version = client.get_model_version("tevad-rendered", "1")
     address = "http://127.0.0.1:5050/review/rendered/1"

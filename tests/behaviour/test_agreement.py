@@ -29,6 +29,8 @@ from orchestration.running import run_chain
 from orchestration.sensors import dvc_sensor
 from tevad_model import video
 
+pytestmark = pytest.mark.slow
+
 
 def repro(project: Project) -> list[str]:
     """Run `dvc repro` as a user would and return the stages it ran."""

@@ -28,6 +28,8 @@ from orchestration.running import run_stage
 from tevad_model.encoders.base import Frame
 from tevad_model.timeline import snippet_count
 
+pytestmark = pytest.mark.slow
+
 WriteVideo = Callable[..., Path]
 
 STRANGE = {

@@ -24,6 +24,8 @@ from assets.workspace.storage import VARIABLE, Storage
 from assets.workspace.tracking import Tracking
 from orchestration.datasets import add_dataset
 
+pytestmark = pytest.mark.slow
+
 TEVAD = str(Path(sys.executable).with_name("tevad"))
 
 

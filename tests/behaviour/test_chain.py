@@ -29,6 +29,8 @@ from orchestration.build import SPECS
 from orchestration.running import run_chain
 from tevad_model.timeline import snippet_count
 
+pytestmark = pytest.mark.slow
+
 WriteVideo = Callable[..., Path]
 PER_VIDEO = ("raw_videos", "snippet_features", "captions", "caption_embeddings")
 

@@ -27,6 +27,8 @@ from assets.workspace.tracking import Tracking
 from orchestration.cli import main
 from orchestration.running import run_stage
 
+pytestmark = pytest.mark.slow
+
 MODEL = "models:/tevad-rendered/1"
 
 

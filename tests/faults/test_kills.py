@@ -22,6 +22,8 @@ from trials import assert_as_if_undisturbed, fresh
 
 from assets.workspace.project import Dataset
 
+pytestmark = pytest.mark.slow
+
 RUN = ("tevad", "run", "rendered")
 KILLS = 10
 """Of one trial, at most; the run after them is left alone."""

@@ -25,6 +25,8 @@ from trials import assert_all_agree, assert_as_if_undisturbed
 
 from assets.workspace.project import FEATURE_STAGES, Dataset, Project
 
+pytestmark = pytest.mark.slow
+
 TEVAD, MLFLOW = (str(Path(sys.executable).with_name(name)) for name in ("tevad", "mlflow"))
 RUN = ("run", "rendered")
 TRAIN = ("stage", "tevad_model", "--dataset", "rendered")

@@ -16,6 +16,8 @@ from assets.workspace.tracking import Tracking
 from orchestration.garbage import leftovers, runs
 from orchestration.garbage.collection import Collection, collect
 
+pytestmark = pytest.mark.slow
+
 
 def gc(dataset: Dataset, **options: bool) -> Collection:
     return collect(dataset.project, Tracking.of(dataset.project), **options)

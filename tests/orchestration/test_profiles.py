@@ -19,6 +19,8 @@ from orchestration.profiles import TEAM, Places, personal, team
 from orchestration.serving import LOOPBACK, Server, start, stop
 from tevad_model.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 
 def somewhere() -> Places:
     dagster, mlflow, code, pages = free_ports(4)

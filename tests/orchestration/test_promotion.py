@@ -15,6 +15,8 @@ from assets.workspace.tracking import Tracking
 from orchestration.build import build_defs
 from orchestration.cli import main
 
+pytestmark = pytest.mark.slow
+
 NAME = "tevad-rendered"
 
 

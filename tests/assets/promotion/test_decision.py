@@ -25,6 +25,8 @@ from assets.workspace.project import Dataset
 from assets.workspace.tracking import CHAMPION, Tracking
 from tevad_model.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 NAME = "tevad-rendered"
 
 
