@@ -43,7 +43,6 @@ from assets.workspace.face import (
 from assets.workspace.params import DriftParams
 from assets.workspace.project import Dataset
 from assets.workspace.stage import logger
-from assets.workspace.tracking import Tracking
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -110,21 +109,25 @@ class DriftReport:
         return tuple(each.kind for each in self.kinds if each.finding == "drifted")
 
 
-def measure_drift(dataset: Dataset, tracking: Tracking) -> DriftReport:
+def measure_drift(
+    dataset: Dataset, champion: "ModelVersion", reference: TrainingReference
+) -> DriftReport:
     """Compare a dataset's newer videos with those its champion was trained on, and keep the report.
 
+    Args:
+        dataset: the dataset, held.
+        champion: its champion.
+        reference: what that was trained on.
+
     Raises:
-        InputError: if there is no champion, it does not say what it was trained on, or a stage
-            before has not run.
+        InputError: if a stage before has not run.
     """
     started = time.perf_counter()
-    with dataset.held():
-        version = served_version(dataset, tracking)
-        comparison = _Comparison(dataset, reference_of(dataset, tracking, version), version)
-        report = DriftReport(
-            address(version), tuple(sorted(comparison.newer)), tuple(comparison.kinds())
-        )
-        files.write_json(dataset.reports / REPORT, asdict(report))
+    comparison = _Comparison(dataset, reference, champion)
+    report = DriftReport(
+        address(champion), tuple(sorted(comparison.newer)), tuple(comparison.kinds())
+    )
+    files.write_json(dataset.reports / REPORT, asdict(report))
     logger.info(
         "%s/%s: %d newer videos than %s, drifted: %s, in %.1f s",
         dataset.name,
@@ -247,14 +250,14 @@ class _Comparison:
         )
 
 
-def drift_picture(dataset: Dataset, tracking: Tracking) -> bytes | None:
+def drift_picture(
+    dataset: Dataset, reference: TrainingReference, report: DriftReport
+) -> bytes | None:
     """A PNG of the training's and the newer videos' features; None if there is nothing to show."""
     from tevad_model import figures
 
-    reference = reference_of(dataset, tracking, served_version(dataset, tracking))
-    report = read_drift(dataset)
-    kind = next((kind for kind in reference.vectors), None)
-    if report is None or kind is None:
+    kind = next(iter(reference.vectors), None)
+    if kind is None:
         return None
     rows = {row.video for row in read_inputs(dataset).rows}
     newer = video_vectors(dataset, kind, [video for video in report.newer if video in rows])
@@ -275,9 +278,11 @@ def drift_picture(dataset: Dataset, tracking: Tracking) -> bytes | None:
 def drift(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
     """Whether the videos since the champion's training are still like those it learned from."""
     dataset, tracking = dataset_of(context), access(context).tracking()
-    with explained():
-        report = measure_drift(dataset, tracking)
-        shown = drift_picture(dataset, tracking)
+    with explained(), dataset.held():
+        champion = served_version(dataset, tracking)
+        reference = reference_of(dataset, tracking, champion)
+        report = measure_drift(dataset, champion, reference)
+        shown = drift_picture(dataset, reference, report)
     return dg.MaterializeResult(
         metadata={
             "champion": report.model,
