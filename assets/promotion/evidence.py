@@ -155,14 +155,15 @@ def gather(
         conditions = [_provenance(inputs, challenger), _described(ours)]
         if conditions[0].passed:  # the checks are of what lies there
             conditions.append(_checks(dataset))
-        compared = _compare(test, policy, ours, theirs)
+        scores, unscored = _score(test, ours, theirs)
+        compared = Evidence((unscored,)) if unscored else _judge(test, policy, scores)
         conditions += compared.conditions
         if any(each.passed is False for each in conditions):
             conditions.append(
                 Condition("smoke set", None, "not scored, as the version is refused already")
             )
             return replace(compared, conditions=tuple(conditions))
-        difference = _smoke(test, policy, ours, smoke_folder)
+        difference = _smoke(test, policy, ours, scores["challenger"], smoke_folder)
     conditions.append(judge_smoke(difference, policy))
     figures = {**compared.figures, "smoke_difference": difference}
     return Evidence(tuple(conditions), figures, compared.parts)
@@ -241,24 +242,33 @@ def _checks(dataset: Dataset) -> Condition:
     return Condition("checks", not failed, says)
 
 
-def _compare(
-    test: TestSplit, policy: Policy, ours: ModelFiles, theirs: ModelFiles | None
-) -> Evidence:
-    """Score the test split with both, and judge."""
+def _score(
+    test: TestSplit, ours: ModelFiles, theirs: ModelFiles | None
+) -> tuple[dict[str, dict[str, FloatArray]], Condition | None]:
+    """The snippet scores of the test split by both models, and what fails if one cannot score it."""
     cache = test.inputs.dataset.project.cache
-    scores = {}
+    scores: dict[str, dict[str, FloatArray]] = {}
     for who, model in (("challenger", ours), ("champion", theirs)):
         if model is None:
             continue
         try:
-            scores[who] = test.frame_scores(snippet_scores(test, model.pipeline, cache))
+            scores[who] = snippet_scores(test, model.pipeline, cache)
         except InputError as error:
             says = f"the {who}, version {model.version.version}, cannot score it: {error}"
-            return Evidence((Condition("the same test data", False, says),))
+            return scores, Condition("the same test data", False, says)
+    return scores, None
+
+
+def _judge(
+    test: TestSplit, policy: Policy, scores: Mapping[str, Mapping[str, FloatArray]]
+) -> Evidence:
+    """Judge by the snippet scores of the challenger, and of the champion if there is one."""
     sources = source_folders(test.inputs.dataset)
-    if theirs is None:
-        return judge_first(scores["challenger"], test.truth, sources, policy)
-    return judge_pair(scores["challenger"], scores["champion"], test.truth, sources, policy)
+    challenger = test.frame_scores(scores["challenger"])
+    if "champion" not in scores:
+        return judge_first(challenger, test.truth, sources, policy)
+    champion = test.frame_scores(scores["champion"])
+    return judge_pair(challenger, champion, test.truth, sources, policy)
 
 
 def snippet_scores(test: TestSplit, pipeline: Path, cache: Path) -> dict[str, FloatArray]:
@@ -499,12 +509,17 @@ def _no_drop(parts: tuple[Part, ...], kind: str, limit: float) -> Condition:
     return Condition(f"no {kind} drops", not dropped, says)
 
 
-def _smoke(test: TestSplit, policy: Policy, model: ModelFiles, folder: Path) -> float:
-    """Keep a smoke set, and score it through the served model."""
+def _smoke(
+    test: TestSplit,
+    policy: Policy,
+    model: ModelFiles,
+    scores: Mapping[str, FloatArray],
+    folder: Path,
+) -> float:
+    """Keep a smoke set with the scores it had, and score it through the served model."""
     from tevad_model.pipeline import ready_made_kinds
 
     dataset = test.inputs.dataset
     rows = smoke.choose(test.rows, policy.smoke.videos)
-    scores = snippet_scores(test, model.pipeline, dataset.project.cache)
     smoke.write_smoke_set(dataset, rows, ready_made_kinds(model.pipeline), scores, folder)
     return smoke.largest_difference(model.folder, folder, dataset.project.cache)
