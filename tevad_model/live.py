@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import repeat
+from itertools import chain, repeat
 from queue import SimpleQueue
 from typing import Any
 
@@ -117,18 +117,24 @@ class LiveScorer:
         """Yield a stream's snippets, in order, each as soon as it can be scored.
 
         Args:
-            frames: RGB pictures of one size, shape (height, width, 3), uint8; taken in a thread of
-                their own. Memory does not grow with their number.
+            frames: RGB pictures of one size, shape (height, width, 3), uint8; all but the first
+                are taken in a thread of their own. Memory does not grow with their number. Where
+                there are none, as in a stream that ends before its first, there is no snippet.
             fps: frames a second.
 
         Raises:
             VideoError: if a picture cannot be encoded. What ``frames`` raises is raised here, after
                 the snippets before it.
         """
+        pictures = iter(frames)
+        first = next(pictures, None)
+        if first is None:
+            return
         seen = _Counter()
+        pictures = seen.through(chain([first], pictures))
         window: deque[_Encoded] = deque(maxlen=self._history + self._lookahead)
         number = -1
-        for number, encoded in enumerate(self._encoded(seen.through(frames), fps)):
+        for number, encoded in enumerate(self._encoded(pictures, fps)):
             window.append(encoded)
             if number >= self._lookahead:
                 yield self._scored(window, number - self._lookahead, number, seen.count)

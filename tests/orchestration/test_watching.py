@@ -202,6 +202,6 @@ def test_an_interrupt_ends_the_watch_and_sums_it_up(
             if "scores come" in line:
                 process.send_signal(signal.SIGINT)
                 break
-        said, _ = process.communicate(timeout=120)
-    assert process.returncode == 0
+        said, complained = process.communicate(timeout=120)
+    assert process.returncode == 0, complained
     assert f"{server.address}: " in said

@@ -43,6 +43,10 @@ def test_with_all_of_past_and_future_the_scores_are_the_files(
     assert sum(each.frames for each in live) == offline.frames
 
 
+def test_a_stream_that_ends_before_its_first_picture_has_no_snippet(pipeline: Pipeline) -> None:
+    assert list(LiveScorer(pipeline).score([], FPS)) == []
+
+
 def test_a_score_does_not_depend_on_what_comes_after_its_delay(
     pipeline: Pipeline, frames: list[Frame]
 ) -> None:
