@@ -209,6 +209,7 @@ def test_ones_own_backend_runs_the_chain_as_documented(
 ) -> None:
     own_backend(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))  # for the process that serves the model
     dataset = configure(project_root, "snippet_features", "thirds:ThirdsEncoder", gain=2.0)
     outcome = run_chain(dataset)
     assert outcome.success, outcome.failures
