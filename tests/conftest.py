@@ -4,22 +4,26 @@ A project here is a real one: a git and DVC repository with this repository's ``
 ``mlflow/``, and state of its own for Dagster and MLflow.
 """
 
+import json
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from pipelines import World, build_world
 from postgres_server import PostgresServer, programs
-from projects import TrainedProject, copy_project, enter_project, git, relocate
+from projects import TrainedProject, copy_project, copy_trained, enter_project, git
 from s3_server import S3Server
 
+from assets.workspace.locks import locked
 from assets.workspace.params import DatasetParams
 from assets.workspace.project import Dataset, Project
 from assets.workspace.storage import VARIABLE, Storage
 from assets.workspace.tracking import CHAMPION, Tracking
-from orchestration.running import run_chain
+from orchestration.running import RunOutcome, run_chain
 
 os.environ.update(
     DAGSTER_DISABLE_TELEMETRY="1",
@@ -31,7 +35,11 @@ os.environ.update(
     OMP_WAIT_POLICY="PASSIVE",
 )
 
+# A shell starts what runs in the background deaf to Ctrl-C, and so would be what tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 REPOSITORY = Path(__file__).parents[1]
+OUTCOME = "outcome.json"
 
 PARAMS = """\
 # the parameters of a test project
@@ -65,10 +73,19 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def encoder_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def common(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all processes of a session share, for what is dear to make."""
+    mine = tmp_path_factory.getbasetemp()
+    folder = (mine.parent if "PYTEST_XDIST_WORKER" in os.environ else mine) / "common"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def encoder_cache(common: Path) -> Path:
     """Exported encoders, made once a session; the environment may name one that lasts."""
     named = os.environ.get("TEVAD_TEST_CACHE")
-    return Path(named) if named else tmp_path_factory.mktemp("encoder-cache")
+    return Path(named) if named else common / "encoder-cache"
 
 
 @pytest.fixture(scope="session")
@@ -117,25 +134,38 @@ def project_root(
 
 
 @pytest.fixture(scope="session")
-def trained_project(
-    project_template: Path,
-    rendered: Path,
-    encoder_cache: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> TrainedProject:
-    """One for all tests that leave it as it is; ``trained_copy`` is for those that do not."""
+def trained_template(
+    common: Path, project_template: Path, rendered: Path, encoder_cache: Path
+) -> Path:
+    """A project whose chain has run, to copy from, and how that ended beside it."""
     from orchestration.datasets import add_dataset
 
-    root = copy_project(project_template, tmp_path_factory.mktemp("trained"))
-    source = Path(".tevad") / "rendered"
-    shutil.copytree(rendered, root / source)
-    with pytest.MonkeyPatch.context() as patch:
-        enter_project(root, encoder_cache, patch)
-        entry = DatasetParams(source=source.as_posix())
-        dataset = add_dataset(Project.at(root), "rendered", entry)
-        outcome = run_chain(dataset)
-    assert outcome.success, outcome.failures
-    return TrainedProject(dataset, outcome)
+    folder = common / "trained"
+    with locked(common / "trained.lock", "the trained project"):
+        if (folder / OUTCOME).is_file():
+            return folder / "project"
+        shutil.rmtree(folder, ignore_errors=True)  # of a process that did not come to its end
+        root = copy_project(project_template, folder)
+        source = Path(".tevad") / "rendered"
+        shutil.copytree(rendered, root / source)
+        with pytest.MonkeyPatch.context() as patch:
+            enter_project(root, encoder_cache, patch)
+            entry = DatasetParams(source=source.as_posix())
+            outcome = run_chain(add_dataset(Project.at(root), "rendered", entry))
+        assert outcome.success, outcome.failures
+        (folder / OUTCOME).write_text(json.dumps(asdict(outcome)), encoding="utf-8")
+    return root
+
+
+@pytest.fixture(scope="session")
+def trained_project(
+    trained_template: Path, tmp_path_factory: pytest.TempPathFactory
+) -> TrainedProject:
+    """One for all tests that leave it as it is; ``trained_copy`` is for those that do not."""
+    root = copy_trained(trained_template, tmp_path_factory.mktemp("trained"))
+    outcome = json.loads((trained_template.parent / OUTCOME).read_text(encoding="utf-8"))
+    outcome["failures"] = tuple(outcome["failures"])
+    return TrainedProject(Project.at(root).dataset("rendered"), RunOutcome(**outcome))
 
 
 @pytest.fixture
@@ -155,8 +185,7 @@ def trained_copy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Dataset:
     """The dataset in a copy of the trained project, to be changed; the environment is in it."""
-    root = copy_project(trained_project.root, tmp_path)
-    relocate(root / ".tevad" / "mlflow.db", trained_project.root, root)
+    root = copy_trained(trained_project.root, tmp_path)
     enter_project(root, encoder_cache, monkeypatch)
     return Project.at(root).dataset("rendered")
 
@@ -174,8 +203,7 @@ def reviewed_project(
     from assets.review_page import write_review_page
     from assets.scored_videos import score_dataset
 
-    root = copy_project(trained_project.root, tmp_path_factory.mktemp("reviewed"))
-    relocate(root / ".tevad" / "mlflow.db", trained_project.root, root)
+    root = copy_trained(trained_project.root, tmp_path_factory.mktemp("reviewed"))
     with pytest.MonkeyPatch.context() as patch:
         enter_project(root, encoder_cache, patch)
         dataset = Project.at(root).dataset("rendered")

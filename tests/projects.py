@@ -41,6 +41,13 @@ def copy_project(template: Path, folder: Path) -> Path:
     return root
 
 
+def copy_trained(template: Path, folder: Path) -> Path:
+    """Copy a project that has runs in MLflow into a folder."""
+    root = copy_project(template, folder)
+    relocate(root / ".tevad" / "mlflow.db", template, root)
+    return root
+
+
 def relocate(database: Path, old: Path, new: Path) -> None:
     """MLflow's store names its artifacts by full paths; make them those of the copy."""
     with closing(sqlite3.connect(database)) as store, store:

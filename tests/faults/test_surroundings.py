@@ -20,7 +20,7 @@ import pytest
 from aim import PHASES, Moment, paused
 from networking import free_ports, wait_until
 from postgres_server import PASSWORD, PostgresServer
-from projects import TrainedProject, copy_project, digests, enter_project, relocate
+from projects import TrainedProject, copy_trained, digests, enter_project
 from trials import assert_all_agree, assert_as_if_undisturbed
 
 from assets.workspace.project import FEATURE_STAGES, Dataset, Project
@@ -202,8 +202,7 @@ def test_a_full_disk_is_named_and_the_next_run_goes_on(
     disk = tmp_path / "disk"
     disk.mkdir()
     with mounted("-t", "tmpfs", "-o", "size=400m", "tmpfs", at=disk):
-        root = copy_project(trained_project.root, disk)
-        relocate(root / ".tevad" / "mlflow.db", trained_project.root, root)
+        root = copy_trained(trained_project.root, disk)
         enter_project(root, encoder_cache, monkeypatch)
         dataset = Project.at(root).dataset("rendered")
         shutil.rmtree(dataset.stage("tevad_model"))
