@@ -82,14 +82,15 @@ def test_fifty_kills_lose_nothing(
         for phases in shuffled_phases(random.Random(tally.trials)):
             with pytest.MonkeyPatch.context() as patch:
                 dataset = empty_project(f"trial-{tally.trials}", patch)
-                tally.kills.update(kill_in(phases, lines, dataset, random.Random(tally.trials)))
+                hit = kill_in(phases, lines, dataset, random.Random(tally.trials))
                 last = ended(*RUN, root=dataset.project.root)
                 assert last.code == 0, last.said
                 assert_as_if_undisturbed(dataset, trained_project)
             shutil.rmtree(tmp_path / f"trial-{tally.trials}")
+            tally.kills.update(hit)
             tally.trials += 1
             with capsys.disabled():
-                print(f"\n{tally}", end="")
+                print(f"\n{tally}; the last in {', '.join(hit)}", end="")
     with capsys.disabled():
         print(f"\n{tally.by_phase()}")
 

@@ -15,7 +15,9 @@ from typing import Any
 
 import dagster as dg
 import pytest
-from projects import holding
+from aim import ended
+from dvc.repo import Repo
+from projects import digests, git, holding
 from s3_proxy import Fault, Proxy, running_proxy
 from s3_server import SECRET_KEY, S3Server
 
@@ -55,6 +57,23 @@ class Team:
         """The path of a video's own requests; those that list ask by a prefix."""
         return f"/{self.storage.bucket}/team/videos/site/{name}.mp4"
 
+    def keep(self, *contents: bytes) -> Path:
+        """Have DVC keep files in a folder."""
+        folder = self.project.root / "kept"
+        folder.mkdir()
+        for number, content in enumerate(contents):
+            (folder / f"{number}.bin").write_bytes(content)
+        with Repo(str(self.project.root)) as repo:
+            repo.add(str(folder))
+        return folder
+
+    def clone(self, to: Path) -> Path:
+        """A fresh clone of the project, with nothing of DVC's data."""
+        git(self.project.root, "add", "--all")
+        git(self.project.root, "commit", "--quiet", "--message", "what is kept")
+        git(to.parent, "clone", "--quiet", str(self.project.root), to.name)
+        return to
+
 
 @pytest.fixture
 def own_server(tmp_path: Path) -> Iterator[S3Server]:
@@ -78,6 +97,55 @@ def team(
         project, storage = Project.at(project_root), Storage.required()
         storage.use_for_dvc(project)
         yield Team(project, storage, own_server, proxy)
+
+
+def dvc_key(content: bytes) -> str:
+    """Where DVC keeps a content: it names it by its MD5."""
+    digest = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    return f"team/dvc/files/md5/{digest[:2]}/{digest[2:]}"
+
+
+def assert_no_half_object(team: Team) -> int:
+    """That DVC's objects are what they are named; how many there are."""
+    client, bucket = team.server.client(), team.storage.bucket
+    keys = team.server.keys(bucket, "team/dvc/")
+    for key in keys:
+        body = client.get_object(Bucket=bucket, Key=key)["Body"].read()
+        assert key.removesuffix(".dir") == dvc_key(body)
+    return len(keys)
+
+
+def assert_no_half_file(root: Path) -> None:
+    """That what DVC's cache here holds is what it is named."""
+    for path in (root / ".dvc" / "cache" / "files" / "md5").glob("*/*"):
+        digest = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+        assert path.parent.name + path.name.removesuffix(".dir") == digest
+
+
+def test_a_server_killed_within_push_and_pull_loses_nothing(
+    team: Team, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")  # else most of a minute goes by until it gives up
+    chance, root, clone = random.Random(0), team.project.root, tmp_path / "clone"
+    large, small = chance.randbytes(9 * MIB), chance.randbytes(1000)
+    kept, key = team.keep(large, small), dvc_key(large)
+    team.kill_within("PUT", key, after=3 * MIB)
+    assert ended("dvc", "push", root=root).code != 0
+    team.server.start()
+    assert assert_no_half_object(team) < 3
+    assert ended("dvc", "push", root=root).code == 0
+    assert assert_no_half_object(team) == 3  # the two files and their folder
+
+    team.clone(clone)
+    for _ in range(2):  # with both files to come, and perhaps with the large one alone
+        team.kill_within("GET", key, after=3 * MIB)
+        assert ended("dvc", "pull", root=clone).code != 0
+        assert_no_half_file(clone)
+        assert not (clone / "kept" / "0.bin").exists()
+        team.server.start()
+    assert ended("dvc", "pull", root=clone).code == 0
+    assert digests(clone / "kept") == digests(kept)
+    assert holding(clone, SECRET_KEY) == []
 
 
 @pytest.fixture
