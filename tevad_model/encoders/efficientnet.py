@@ -47,7 +47,7 @@ CHANNELS: Final = 1280
 STRIDE: Final = 32
 """Pixels of the picture to a side of one place of the feature map."""
 
-CODE_VERSION: Final = 1
+CODE_VERSION: Final = 2
 """Raise it when a change of this file changes what :meth:`EfficientNetEncoder.encode` yields."""
 
 LAYOUTS: Final[dict[int, tuple[Box, ...]]] = {
@@ -164,11 +164,8 @@ class EfficientNetEncoder:
         if first is None:
             raise VideoError("no frame to encode: the video is empty; remove or replace it")
         shape = picture_shape(first, self.options.side)
-        # Large frames shrink before they are compared, small ones' pictures grow after: less work.
-        small = first.shape[0] * first.shape[1] < shape[0] * shape[1]
-        checked = _same_size(chain([first], frames), first.shape)
-        taken = checked if small else (_resized(frame, shape) for frame in checked)
-        for snippet in snippets(taken):
+        for snippet in snippets(_same_size(chain([first], frames), first.shape)):
+            # Resized last: that takes far longer than comparing, and there are fewer pictures.
             pictures = [*self._appearance(snippet), *self._motion(snippet)]
             yield np.stack([_resized(picture, shape) for picture in pictures])
 
