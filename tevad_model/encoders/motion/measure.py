@@ -104,11 +104,14 @@ def median_picture(pictures: Sequence[Frame]) -> Frame:
     An odd-even transposition sort of whole pictures: its minima and maxima run at the speed of
     memory, ten times faster than ``np.median`` along an axis.
     """
-    layers = list(pictures)
+    layers = [picture.copy() for picture in pictures]
+    spare = np.empty_like(layers[0])
     for step in range(len(layers)):
         for i in range(step % 2, len(layers) - 1, 2):
             low, high = layers[i], layers[i + 1]
-            layers[i], layers[i + 1] = np.minimum(low, high), np.maximum(low, high)
+            np.minimum(low, high, out=spare)
+            np.maximum(low, high, out=high)
+            layers[i], spare = spare, low
     return layers[(len(layers) - 1) // 2]
 
 
@@ -183,6 +186,8 @@ def regions(
     Returns:
         Each region's blob and the rows and columns of its pixels in the mask.
     """
+    if cv2.countNonZero(mask) < smallest_area:
+        return []
     count, labels, boxes, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
     found = []
     for label in np.flatnonzero(boxes[1:count, cv2.CC_STAT_AREA] >= smallest_area) + 1:
@@ -194,10 +199,19 @@ def regions(
         pixels = (rows + y, columns + x)
         centre = x + width / 2
         width = int(np.ptp(columns[rows < _ABOVE_SHADOW * height])) + 1
-        vx, vy = np.median(flow[pixels], axis=0)
-        blob = Blob(centre, top + y + height, width, height, float(vx), float(vy))
+        vx, vy = _median(flow[..., 0][pixels]), _median(flow[..., 1][pixels])
+        blob = Blob(centre, top + y + height, width, height, vx, vy)
         found.append((blob, pixels))
     return found
+
+
+def _median(values: npt.NDArray[np.float32]) -> float:
+    """What ``np.median`` gives, which asks more of its input than it computes."""
+    half = len(values) // 2
+    if len(values) % 2:
+        return float(np.partition(values, half)[half])
+    low, high = np.partition(values, (half - 1, half))[half - 1 : half + 1]
+    return float((low + high) / 2)
 
 
 def _grey(picture: Frame) -> Grey:

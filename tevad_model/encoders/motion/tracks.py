@@ -11,9 +11,9 @@ import math
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from statistics import fmean, median
 
 import numpy as np
-import numpy.typing as npt
 
 from tevad_model.encoders.motion.measure import Blob, Fast
 
@@ -58,17 +58,6 @@ _REACH = 0.6
 
 _LOST_AFTER = 3
 """Samples without a blob after which an object is gone."""
-
-Floats = npt.NDArray[np.float64]
-
-_FALL_SAMPLES = 3
-"""Samples that an object must stand and lie to have fallen."""
-
-_REACH = 0.6
-"""Body heights that an object may be off its expected place from one frame to the next."""
-
-_LOST_AFTER = 3
-"""Frames without a blob after which an object is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,13 +174,17 @@ class Scene:
 
     def learn(self, observations: Iterable[Observation]) -> None:
         """Take in what was seen in one sample; what stands still teaches nothing."""
+        taught = set()
         for seen in observations:
             speed = math.hypot(seen.blob.vx, seen.blob.vy) / self.body_height(seen.blob)
             if speed > STILL:
-                self._heights[self._band(seen.blob.foot)].append(seen.blob.height)
+                band = self._band(seen.blob.foot)
+                self._heights[band].append(seen.blob.height)
                 self._speeds.append(speed)
                 self._owners.append(seen.track)
-        self._usual.clear()
+                taught |= {band - 1, band, band + 1}
+        for band in taught:
+            self._usual.pop(band, None)
 
     def pace(self, without: int | None = None) -> float | None:
         """Usual speed of what moves, body heights a second; None before enough was seen.
@@ -199,10 +192,12 @@ class Scene:
         Args:
             without: an object that does not count, for it is compared with the others.
         """
-        speeds = np.array(self._speeds)
-        if without is not None:
-            speeds = speeds[np.array(self._owners) != without]
-        return float(np.quantile(speeds, _PACE_QUANTILE)) if len(speeds) >= _ENOUGH_SPEEDS else None
+        speeds = [
+            speed
+            for speed, owner in zip(self._speeds, self._owners, strict=True)
+            if owner != without
+        ]
+        return quantile(speeds, _PACE_QUANTILE) if len(speeds) >= _ENOUGH_SPEEDS else None
 
     def fast(self) -> Fast | None:
         """What makes a fast object in each row; None before a pace and a size are known.
@@ -237,12 +232,8 @@ class Scene:
     def _usual_of(self, band: int) -> float | None:
         if band not in self._usual:
             near = [h for heights in self._heights[max(0, band - 1) : band + 2] for h in heights]
-            usual = (
-                float(np.quantile(near, _USUAL_HEIGHT_QUANTILE))
-                if len(near) >= _ENOUGH_SIZES
-                else None
-            )
-            self._usual[band] = usual
+            enough = len(near) >= _ENOUGH_SIZES
+            self._usual[band] = quantile(near, _USUAL_HEIGHT_QUANTILE) if enough else None
         return self._usual[band]
 
     def _band(self, foot: float) -> int:
@@ -260,18 +251,19 @@ def summarise(samples: Sequence[Sample], scene: Scene) -> Facts:
         _mover(track, tracks[track], scene) for track in tracks if len(tracks[track]) >= enough
     ]
     movers = [mover for mover in movers if mover.size >= _FRAGMENT]
-    count = math.ceil(np.median([len(sample.observations) for sample in samples]))
+    count = math.ceil(median([len(sample.observations) for sample in samples]))
     return Facts(
-        view_changed=float(np.mean([sample.view_changed for sample in samples])),
+        view_changed=fmean(sample.view_changed for sample in samples),
         count=max(1, count) if movers else 0,
         movers=tuple(sorted(movers, key=lambda mover: -mover.speed)),
     )
 
 
 def _mover(track: int, blobs: Sequence[Blob], scene: Scene) -> Mover:
-    bodies = np.array([scene.body_height(blob) for blob in blobs])
-    velocity = np.array([(blob.vx, blob.vy) for blob in blobs]) / bodies[:, None]
-    vx, vy = (float(v) for v in np.median(velocity, axis=0))
+    bodies = [scene.body_height(blob) for blob in blobs]
+    all_vx = [blob.vx / body for blob, body in zip(blobs, bodies, strict=True)]
+    all_vy = [blob.vy / body for blob, body in zip(blobs, bodies, strict=True)]
+    vx, vy = median(all_vx), median(all_vy)
     speed = math.hypot(vx, vy)
     pace = scene.pace(without=track)
     aspects = [blob.width / blob.height for blob in blobs]
@@ -280,13 +272,13 @@ def _mover(track: int, blobs: Sequence[Blob], scene: Scene) -> Mover:
         ratio=None if pace is None else speed / pace,
         vx=vx / speed if speed else 0.0,
         vy=vy / speed if speed else 0.0,
-        size=float(np.median([scene.relative_size(blob) for blob in blobs])),
-        aspect=float(np.quantile(aspects, 0.25)),
-        fell=_fell(blobs, np.hypot(velocity[:, 0], velocity[:, 1])),
+        size=median([scene.relative_size(blob) for blob in blobs]),
+        aspect=quantile(aspects, 0.25),
+        fell=_fell(blobs, list(map(math.hypot, all_vx, all_vy))),
     )
 
 
-def _fell(blobs: Sequence[Blob], speeds: Floats) -> bool:
+def _fell(blobs: Sequence[Blob], speeds: Sequence[float]) -> bool:
     """Whether an object that stood upright at first lies flat, low and still at the end."""
     third = len(blobs) // 3
     if third < _FALL_SAMPLES:
@@ -295,4 +287,14 @@ def _fell(blobs: Sequence[Blob], speeds: Floats) -> bool:
     upright = all(blob.width < 0.9 * blob.height for blob in first)
     flat = all(blob.width > 1.2 * blob.height for blob in last)
     lower = max(blob.height for blob in last) < 0.7 * min(blob.height for blob in first)
-    return upright and flat and lower and float(np.median(speeds[-third:])) < STILL
+    return upright and flat and lower and median(speeds[-third:]) < STILL
+
+
+def quantile(values: Iterable[float], share: float) -> float:
+    """What ``np.quantile`` gives, to the bit, in a tenth of the time for some hundred numbers."""
+    ordered = sorted(values)
+    place = (len(ordered) - 1) * share
+    index = int(place)
+    low, high = ordered[index], ordered[min(index + 1, len(ordered) - 1)]
+    part, step = place - index, high - low
+    return low + step * part if part < 0.5 else high - step * (1 - part)
