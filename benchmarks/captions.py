@@ -11,8 +11,6 @@ prints a table, ``--json`` one object.
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import tempfile
 import time
@@ -22,6 +20,7 @@ from typing import Any
 
 import av
 
+from benchmarks.report import print_figures
 from tevad_model import render, timeline, video
 from tevad_model.encoders.captioner import CaptionerOptions, TransformersCaptioner
 
@@ -198,18 +197,5 @@ def _save_git(folder: Path) -> Path:
     return folder
 
 
-def main() -> None:
-    """Print the figures."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    as_json = parser.parse_args().json
-    figures = measure()
-    if as_json:
-        print(json.dumps(figures))
-        return
-    for name, value in figures.items():
-        print(f"{name:<26}{value:>10.2f}")
-
-
 if __name__ == "__main__":
-    main()
+    print_figures(measure, __doc__)

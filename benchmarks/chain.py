@@ -9,8 +9,6 @@ table, ``--json`` one object.
 
 from __future__ import annotations
 
-import argparse
-import json
 import subprocess
 import sys
 import time
@@ -28,6 +26,7 @@ from assets.workspace.project import CHAIN, FEATURE_STAGES, Dataset, Project
 from benchmarks import encoder
 from benchmarks.clips import clips
 from benchmarks.project import shared, temporary_project
+from benchmarks.report import print_figures
 from orchestration.datasets import add_dataset
 from tevad_model import artifact, scoring, timeline
 
@@ -112,18 +111,5 @@ def _features_seconds(dataset: Dataset) -> float:
     return time.perf_counter() - started
 
 
-def main() -> None:
-    """Print what :func:`measure` finds."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--json", action="store_true", help="one object {figure: value}")
-    as_json = parser.parse_args().json
-    figures = measure()
-    if as_json:
-        print(json.dumps(figures))
-        return
-    for name, value in figures.items():
-        print(f"{name:<34}{value:>10.3f}")
-
-
 if __name__ == "__main__":
-    main()
+    print_figures(measure, __doc__)

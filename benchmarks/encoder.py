@@ -8,8 +8,6 @@ table, ``--json`` one object.
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import tempfile
 import time
@@ -19,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.report import print_figures
 from tevad_model.encoders.efficientnet import exported_network, network
 
 PICTURES, SIDE, RUNS, TOLERANCE = 8, 224, 9, 1e-4
@@ -82,21 +81,5 @@ def _alternate(*ways: Callable[[], Any]) -> list[float]:
     return [1e3 * statistics.median(taken) / PICTURES for taken in times]
 
 
-def main() -> None:
-    """Print what :func:`measure` finds."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", action="store_true", help="one object {figure: value}")
-    as_json = parser.parse_args().json
-    figures = measure()
-    if as_json:
-        print(json.dumps(figures))
-        return
-    print(f"EfficientNet-Lite0, {SIDE} × {SIDE}, batches of {PICTURES}, median of {RUNS} runs")
-    print(f"  PyTorch, eager  {figures['encoder_eager_ms']:7.1f} ms a picture")
-    print(f"  channels last   {figures['encoder_channels_last_ms']:7.1f} ms a picture")
-    print(f"  ONNX Runtime    {figures['encoder_onnx_ms']:7.1f} ms a picture")
-    print(f"  encoder_ratio   {figures['encoder_ratio']:7.2f}")
-
-
 if __name__ == "__main__":
-    main()
+    print_figures(measure, __doc__)

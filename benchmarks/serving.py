@@ -1,6 +1,7 @@
 """What serving costs over scoring directly, how many streams two cores watch, and what live costs in AUC.
 
-On UCSD Ped2. ``serve_overhead`` is the median time of a request of `mlflow models serve` for a
+On UCSD Ped2, by the presets ``ped2-embedded`` and ``ped2-streams``, which looks at smaller pictures; the
+figures of the latter end in ``_small``. ``serve_overhead`` is the median time of a request of `mlflow models serve` for a
 10-second clip over that of the same pipeline called in this process, less 1; requests and calls take
 turns. ``streams_2_cores`` is how many streams of 25 frames a second, 360×240, `tevad watch`'s
 watcher takes in on two cores, as fast as it goes, with alerts off. ``live_auc_loss_<n>`` is the frame
@@ -10,8 +11,6 @@ AUC of the test split scored offline less that of live scores with a lookahead o
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import signal
 import socket
@@ -34,9 +33,10 @@ from assets.raw_videos import read_raw_videos, video_path
 from assets.scoring import find_version, packed_pipeline
 from assets.tevad_model import read_inputs
 from assets.workspace.params import DatasetParams
-from assets.workspace.project import Dataset
+from assets.workspace.project import Dataset, Project
 from assets.workspace.tracking import CHALLENGER, Tracking, registered_name
 from benchmarks.project import shared, temporary_project
+from benchmarks.report import print_figures
 from orchestration.datasets import add_dataset
 from orchestration.running import run_chain
 from orchestration.scoring_client import ScoringClient
@@ -59,25 +59,46 @@ NEVER = 2.0
 def measure() -> dict[str, float]:
     """All figures; the names are those the module's docstring explains."""
     with temporary_project() as project:
-        dataset = add_dataset(
-            project, "ped2", DatasetParams(source=str(shared("ped2")), preset="ped2-embedded")
-        )
-        outcome = run_chain(dataset)
-        if not outcome.success:
-            raise RuntimeError("; ".join(outcome.failures))
         tracking = Tracking.of(project)
-        uri = f"models:/{registered_name(dataset.name)}@{CHALLENGER}"
+        dataset = _trained(project, "ped2-embedded")
         clip, stream = project.state / "clip.mp4", project.state / "stream.mp4"
         video.encode(clip, islice(_pictures(dataset), round(CLIP_S * FPS)), FPS)
         video.encode(stream, islice(_pictures(dataset), round(STREAM_S * FPS)), FPS)
-        with packed_pipeline(find_version(tracking.client, uri), tracking) as folder:
-            batched = Pipeline.load(folder, project.cache)
-            at_once = Pipeline.load(folder, project.cache, at_once=True)
-            return {
-                **_serving(batched, tracking, uri, clip),
+        with _pipelines(dataset, tracking) as (batched, at_once):
+            figures = {
+                **_serving(batched, tracking, _address(dataset), clip),
                 **_streams(at_once, stream, project.state / "alerts"),
                 **_live_auc(dataset, batched, at_once),
             }
+        dataset = _trained(project, "ped2-streams")
+        with _pipelines(dataset, tracking) as (batched, at_once):
+            small = {
+                **_streams(at_once, stream, project.state / "alerts"),
+                **_live_auc(dataset, batched, at_once),
+            }
+        return figures | {f"{name}_small": value for name, value in small.items()}
+
+
+def _trained(project: Project, preset: str) -> Dataset:
+    """Ped2 with the chain run by a preset, which names the dataset, too."""
+    dataset = add_dataset(project, preset, DatasetParams(source=str(shared("ped2")), preset=preset))
+    outcome = run_chain(dataset)
+    if not outcome.success:
+        raise RuntimeError("; ".join(outcome.failures))
+    return dataset
+
+
+def _address(dataset: Dataset) -> str:
+    return f"models:/{registered_name(dataset.name)}@{CHALLENGER}"
+
+
+@contextmanager
+def _pipelines(dataset: Dataset, tracking: Tracking) -> Iterator[tuple[Pipeline, Pipeline]]:
+    """The trained pipeline, loaded to score files and to score at once."""
+    version = find_version(tracking.client, _address(dataset))
+    with packed_pipeline(version, tracking) as folder:
+        cache = dataset.project.cache
+        yield Pipeline.load(folder, cache), Pipeline.load(folder, cache, at_once=True)
 
 
 def _pictures(dataset: Dataset) -> Iterator[Frame]:
@@ -207,18 +228,5 @@ def _auc(test: TestSplit, scores: dict[str, timeline.FloatArray]) -> float:
     return found
 
 
-def main() -> None:
-    """Print what :func:`measure` finds."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--json", action="store_true", help="one object {figure: value}")
-    as_json = parser.parse_args().json
-    figures = measure()
-    if as_json:
-        print(json.dumps(figures))
-        return
-    for name, value in figures.items():
-        print(f"{name:<34}{value:>10.3f}")
-
-
 if __name__ == "__main__":
-    main()
+    print_figures(measure, __doc__)
