@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+
+from networking import http_server
 
 MODEL, COMMIT = "someone/tiny-videomae", "0123456789abcdef0123456789abcdef01234567"
 
@@ -89,10 +90,5 @@ def handler(served: Hub) -> type[BaseHTTPRequestHandler]:
 def serving(folder: Path) -> Iterator[Hub]:
     """Serve the files of a folder as :data:`MODEL` at :data:`COMMIT`."""
     hub = Hub(folder)
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler(hub)) as server:
-        hub.address = f"http://127.0.0.1:{server.server_port}"
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    with http_server(handler(hub)) as hub.address:
         yield hub
-        server.shutdown()
-        thread.join()

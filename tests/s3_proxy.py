@@ -7,8 +7,10 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import unquote, urlsplit
+
+from networking import http_server
 
 _BLOCK = 64 * 1024
 _ERROR = "<?xml version='1.0'?><Error><Code>InternalError</Code><Message>told to</Message></Error>"
@@ -155,15 +157,8 @@ def running_proxy(server: str) -> Iterator[Proxy]:
                         fault.then()
                     raise _CutError
 
-    proxy = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    proxy.daemon_threads = True
-    state.address = f"http://127.0.0.1:{proxy.server_address[1]}"
-    thread = threading.Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
-        yield state
-    finally:
-        state.stopped.set()
-        proxy.shutdown()
-        proxy.server_close()
-        thread.join()
+    with http_server(Handler) as state.address:
+        try:
+            yield state
+        finally:
+            state.stopped.set()

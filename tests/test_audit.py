@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
-from networking import free_ports
+from networking import free_ports, http_server
 
 REPOSITORY = Path(__file__).parents[1]
 ADVISORY = {
@@ -50,11 +49,8 @@ def advisories() -> Iterator[str]:
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/v1/query"
-    server.shutdown()
-    server.server_close()
+    with http_server(Handler) as address:
+        yield f"{address}/v1/query"
 
 
 def audit(database: str, pinned: str, folder: Path, *options: str) -> tuple[int, str]:

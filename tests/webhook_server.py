@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
+
+from networking import http_server
 
 
 @dataclass
@@ -48,14 +49,6 @@ def webhook_server() -> Iterator[Received]:
             self.send_header("Content-Length", "0")
             self.end_headers()
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    state.url = f"http://127.0.0.1:{server.server_address[1]}/services/T000/B000/hooksecret42"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
+    with http_server(Handler) as address:
+        state.url = f"{address}/services/T000/B000/hooksecret42"
         yield state
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
