@@ -7,7 +7,6 @@ of one's own, which needs no argument and a method ``tell``. What is worth a not
 
 from __future__ import annotations
 
-import importlib
 import logging
 import os
 import urllib.parse
@@ -16,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 from tevad_model.errors import InputError
+from tevad_model.plugins import named_class
 
 logger = logging.getLogger("tevad")
 
@@ -130,19 +130,7 @@ def build_notifier(name: str) -> Notifier:
     """
     if name in BUILT_IN:
         return cast("Notifier", BUILT_IN[name]())
-    module, colon, attribute = name.partition(":")
-    if not colon:
-        raise InputError(
-            f"{_KEY}: {name!r} is unknown; there are {', '.join(BUILT_IN)}, and one's own by its "
-            "place, package.module:Class"
-        )
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise InputError(
-            f"{_KEY}: {name!r} cannot be imported ({error}); it must be installed or on PYTHONPATH"
-        ) from None
-    notifier = found()
+    notifier = named_class(name, _KEY, BUILT_IN)()
     if not isinstance(notifier, Notifier):
         raise InputError(f"{_KEY}: {name!r} is no notifier; it needs a method tell(notice)")
     return notifier

@@ -8,7 +8,6 @@ built like those of the project. Nothing is imported before a backend is built.
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 
 from tevad_model.encoders.base import CaptionEncoder, SentenceEncoder, VisualEncoder
 from tevad_model.errors import InputError
+from tevad_model.plugins import named_class
 
 Options = Mapping[str, Any]
 
@@ -112,20 +112,7 @@ def find_backend(kind: Kind, backend: str) -> type[Any]:
         InputError: if the backend is unknown, cannot be imported, or has no schema of its options.
     """
     key = f"{kind.section}.backend"
-    place = kind.backends.get(backend, backend)
-    module, colon, name = place.partition(":")
-    if not colon:
-        raise InputError(
-            f"{key}: {backend!r} is unknown; there are {', '.join(sorted(kind.backends))}, and "
-            "one's own by its place, package.module:Class"
-        )
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise InputError(
-            f"{key}: {backend!r} cannot be imported ({error}); a module of one's own must be "
-            "installed or on PYTHONPATH"
-        ) from None
+    found = named_class(kind.backends.get(backend, backend), key, kind.backends)
     schema = getattr(found, "Options", None)
     if not (inspect.isclass(found) and inspect.isclass(schema) and issubclass(schema, BaseModel)):
         raise InputError(
