@@ -134,12 +134,9 @@ def upright(pictures: Iterator[av.VideoFrame], max_side: int | None) -> Iterator
     first = next(pictures, None)
     if first is None:
         return
-    width, height = _scaled(first.width, first.height, max_side)
-    quarter_turns = _quarter_turns(first)
+    size, quarter_turns = _scaled(first.width, first.height, max_side), _quarter_turns(first)
     for picture in chain([first], pictures):
-        # One thread: swscale's own threads cost more than they bring at the sizes encoders use.
-        rgb = picture.reformat(width, height, "rgb24", interpolation="AREA", threads=1).to_ndarray()
-        yield np.ascontiguousarray(np.rot90(rgb, quarter_turns))
+        yield _upright(picture, size, quarter_turns)
 
 
 def frame_near(path: Path, second: float, *, max_side: int | None = None) -> Frame:
@@ -157,9 +154,8 @@ def frame_near(path: Path, second: float, *, max_side: int | None = None) -> Fra
         VideoError: if the file is missing, no video, or damaged there.
     """
     picture = _Reader(path).near(second)
-    width, height = _scaled(picture.width, picture.height, max_side)
-    rgb = picture.reformat(width, height, "rgb24", interpolation="AREA", threads=1).to_ndarray()
-    return np.ascontiguousarray(np.rot90(rgb, _quarter_turns(picture)))
+    size = _scaled(picture.width, picture.height, max_side)
+    return _upright(picture, size, _quarter_turns(picture))
 
 
 def plays_in_browsers(path: Path) -> bool:
@@ -511,6 +507,13 @@ def _why_unopened(path: Path, error: av.FFmpegError) -> str:
 def _quarter_turns(picture: av.VideoFrame) -> int:
     """Counter-clockwise quarter turns that put a picture upright, 0 to 3."""
     return round(picture.rotation / 90) % 4
+
+
+def _upright(picture: av.VideoFrame, size: tuple[int, int], quarter_turns: int) -> Frame:
+    """A picture as RGB, scaled to (width, height), and then turned."""
+    # One thread: swscale's own threads cost more than they bring at the sizes encoders use.
+    rgb = picture.reformat(*size, "rgb24", interpolation="AREA", threads=1).to_ndarray()
+    return np.ascontiguousarray(np.rot90(rgb, quarter_turns))
 
 
 def _upright_size(picture: av.VideoFrame) -> tuple[int, int]:
