@@ -137,11 +137,9 @@ def write_cards(dataset: Dataset, name: str, version: str, tags: Mapping[str, st
 
 
 def _fill(dataset: Dataset, template: str, values: Mapping[str, object]) -> str:
-    path = dataset.project.mlflow_folder / template
+    path = dataset.project.mlflow_file(template)
     try:
         return Template(path.read_text(encoding="utf-8")).substitute(values)
-    except FileNotFoundError:
-        raise InputError(f"{path}: not there; restore the project's folder mlflow") from None
     except (KeyError, ValueError) as error:
         known = ", ".join(sorted(values))
         raise InputError(f"{path}: {error} cannot be filled in; there are {known}") from None

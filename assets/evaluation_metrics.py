@@ -108,12 +108,11 @@ def _evaluate(dataset: Dataset, tracking: Tracking) -> StageReport:
     if not (is_there and _is_logged(dataset, tracking)):
         _log(dataset, tracking)
     videos = len(inputs.split("test"))
-    report = StageReport(
-        stage=STAGE,
-        dataset=dataset.name,
-        done=0 if is_there else videos,
-        reused=videos if is_there else 0,
-        quarantined={},
+    report = StageReport.of_whole(
+        STAGE,
+        dataset,
+        videos,
+        is_new=not is_there,
         seconds=time.perf_counter() - started,
         warnings=_warnings(files.read_json(dataset.stage(STAGE) / EVALUATION)),
     )

@@ -43,7 +43,6 @@ from assets.workspace.face import access, dataset_of, explained, markdown_table,
 from assets.workspace.project import Dataset
 from assets.workspace.stage import StageReport, read_encoder_card
 from assets.workspace.tracking import CHALLENGER, DATA_TAG, RunLog, Tracking, registered_name
-from tevad_model.errors import InputError
 from tevad_model.ready_made import CAPTIONS, EMBEDDINGS, FEATURES
 
 if TYPE_CHECKING:
@@ -151,13 +150,8 @@ def _register(dataset: Dataset, tracking: Tracking) -> Registration:
             client.set_model_version_tag(name, version, key, value)
     keep_cards(dataset, tracking, name, version, run.info.run_id)
     client.set_registered_model_alias(name, CHALLENGER, version)
-    report = StageReport(
-        stage=STAGE,
-        dataset=dataset.name,
-        done=int(is_new),
-        reused=int(not is_new),
-        quarantined={},
-        seconds=time.perf_counter() - started,
+    report = StageReport.of_whole(
+        STAGE, dataset, 1, is_new=is_new, seconds=time.perf_counter() - started
     )
     report.publish(dataset, f"{name} version {version}")
     return Registration(name, version, CHALLENGER, run.info.run_id, is_new)
@@ -329,10 +323,7 @@ def _try_out(pipeline: "Pipeline", example: "ReadyMade", folder: Path) -> None:
 
 
 def _model_code(dataset: Dataset) -> str:
-    path = dataset.project.mlflow_folder / MODEL_CODE
-    if not path.is_file():
-        raise InputError(f"{path}: not there; restore the project's folder mlflow")
-    return str(path)
+    return str(dataset.project.mlflow_file(MODEL_CODE))
 
 
 def signature(pipeline: "Pipeline") -> "ModelSignature":

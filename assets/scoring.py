@@ -41,8 +41,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("tevad")
 
 _URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
-_ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
-"""What MLflow says of a model it does not have, and of an alias that the model does not have."""
 
 _PICTURES = 4
 _PICTURE_SIDE = 480
@@ -189,18 +187,14 @@ def served_version(dataset: Dataset, tracking: Tracking) -> ModelVersion:
     Raises:
         InputError: if the dataset has no registered model, or no version of it is champion.
     """
-    from mlflow.exceptions import MlflowException
-
     name = registered_name(dataset.name)
-    try:
-        return tracking.client.get_model_version_by_alias(name, CHAMPION)
-    except MlflowException as error:
-        if error.error_code not in _ABSENT:
-            raise InputError(f"MLflow at {tracking.address}: {error.message}") from None
+    found = tracking.aliased(name, CHAMPION)
+    if found is None:
         raise InputError(
             f"{dataset.name}: no version of {name} is {CHAMPION}; promote one by "
             f"`tevad promote {dataset.name}` (`tevad run {dataset.name}` registers one)"
-        ) from None
+        )
+    return found
 
 
 def newest_version(dataset: Dataset, tracking: Tracking) -> ModelVersion | None:

@@ -36,7 +36,7 @@ from assets.workspace.code import CodeState
 from assets.workspace.face import access, committed, dataset_of, explained, picture, stage_asset
 from assets.workspace.manifest import Manifest, RawVideoRow, StageRow
 from assets.workspace.project import Dataset
-from assets.workspace.provenance import check_fit
+from assets.workspace.provenance import ENCODED_BY, check_fit
 from assets.workspace.stage import StageReport, read_encoder_card
 from assets.workspace.tracking import DATA_TAG, RunLog, Tracking, data_tags
 from tevad_model.config import TrainingParams
@@ -151,11 +151,10 @@ def check_inputs(inputs: Inputs, what: str) -> None:
     Raises:
         MismatchError: listing every mismatch.
     """
-    reads = {"visual": "snippet_features", "caption": "captions", "sentence": "caption_embeddings"}
     check_fit(
         inputs.dataset,
         what,
-        [stage for kind, stage in reads.items() if kind in inputs.encoders],
+        [stage for kind, stage in ENCODED_BY.items() if kind in inputs.encoders],
         _other_tuning(inputs),
     )
 
@@ -220,13 +219,8 @@ def _train(dataset: Dataset, tracking: Tracking, tags: dict[str, str]) -> StageR
     if not reused:
         _train_and_log(inputs, tracking, tags, train=not is_there)
     seeds = len(inputs.params.seeds)
-    report = StageReport(
-        stage=STAGE,
-        dataset=dataset.name,
-        done=0 if is_there else seeds,
-        reused=seeds if is_there else 0,
-        quarantined={},
-        seconds=time.perf_counter() - started,
+    report = StageReport.of_whole(
+        STAGE, dataset, seeds, is_new=not is_there, seconds=time.perf_counter() - started
     )
     report.publish(dataset)
     return report

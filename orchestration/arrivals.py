@@ -77,7 +77,8 @@ def look(dataset: Dataset, seen: Seen, now: datetime) -> Arrival:
     Raises:
         InputError: if the source cannot be reached, or one of its tables cannot be read.
     """
-    if taken_in(dataset) is None:
+    taken = taken_in(dataset)
+    if taken is None:
         return Arrival(seen, f"not taken in yet: `tevad run {dataset.name}` does that first")
     if dataset.is_held:
         return Arrival(seen, "busy, looks again")
@@ -95,7 +96,7 @@ def look(dataset: Dataset, seen: Seen, now: datetime) -> Arrival:
         settled = set()
     said = _said(settled, unsettled)
     digest = listing.digest(dataset)
-    return Arrival(seen, said, digest if digest != taken_in(dataset) else "")
+    return Arrival(seen, said, digest if digest != taken else "")
 
 
 def read_cursor(cursor: str | None) -> dict[str, Seen]:

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from assets.scoring import address, find_version
 from assets.workspace import versions
 from assets.workspace.manifest import FILE_NAME as MANIFEST
 from assets.workspace.manifest import RawVideoRow, read_manifest_file
@@ -235,19 +236,7 @@ class Lineage:
             return "nowhere"  # that can be reached from here
 
     def _find(self, uri: str) -> ModelVersion:
-        from mlflow.exceptions import MlflowException
-
-        address = uri.removeprefix(_SCHEME)
-        name, at, alias = address.partition("@")
-        client = self.tracking.client
-        try:
-            if at:
-                found = client.get_model_version_by_alias(name, alias)
-            else:
-                name, _, number = address.partition("/")
-                found = client.get_model_version(name, number)
-        except MlflowException as error:
-            raise InputError(f"{uri}: {error.message}") from None
+        found = find_version(self.tracking.client, uri)
         if not _data_tags(found):
             raise InputError(f"{uri}: its tags name no data; it was not registered by this chain")
         return found
@@ -278,7 +267,7 @@ class Lineage:
 
         data = _data_tags(version)
         return ModelLineage(
-            model=f"{_SCHEME}{version.name}/{version.version}",
+            model=address(version),
             # A search does not say the aliases; the version itself does.
             aliases=tuple(client.get_model_version(version.name, version.version).aliases),
             dataset=dataset,

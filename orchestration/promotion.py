@@ -10,6 +10,7 @@ from assets.promotion.rollback import rollback as roll_back
 from assets.workspace.face import RESOURCE, ProjectAccess, explained
 from assets.workspace.project import Dataset
 from assets.workspace.tracking import Tracking, registered_name
+from orchestration.instance import open_instance
 
 
 class RollbackConfig(dg.Config):
@@ -50,5 +51,5 @@ def observation(dataset: Dataset, tracking: Tracking, what: str) -> dg.AssetObse
 
 def tell_dagster(dataset: Dataset, tracking: Tracking, what: str) -> None:
     """Show what was done on the command line at the asset's page, too."""
-    with dg.DagsterInstance.get() as instance:
+    with open_instance() as instance:
         instance.report_runless_asset_event(observation(dataset, tracking, what))

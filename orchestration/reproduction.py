@@ -8,7 +8,6 @@ the project's data, nor Dagster, nor MLflow hear of it.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import subprocess
@@ -24,6 +23,7 @@ from assets.raw_videos import VIDEOS
 from assets.tevad_model import STAGE as MODELS
 from assets.workspace import record, versions
 from assets.workspace.database import VARIABLE as DATABASE
+from assets.workspace.locks import locked
 from assets.workspace.objects import Objects, folder_files, md5_of
 from assets.workspace.project import FEATURE_STAGES, Dataset, Project
 from assets.workspace.record import Record
@@ -201,9 +201,7 @@ def _worktree(project: Project, model: ModelLineage, run: Run) -> Iterator[Path]
             f"{run.data.tags.get('logged_from', 'where it was trained')}"
         )
     root = project.state / "reproduce" / model.model.partition(":/")[2].replace("/", "-")
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with root.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(root.with_suffix(".lock"), f"making {model.model} again"):
         _remove(project, root)
         try:
             # The project's own hooks, such as DVC's, are for its own working tree.

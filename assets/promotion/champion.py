@@ -7,21 +7,17 @@ Each move is a tag of the registered model, so the history is where the alias is
 
 from __future__ import annotations
 
-import fcntl
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
+from assets.workspace.locks import locked
 from assets.workspace.project import Dataset
 from assets.workspace.tracking import CHAMPION, Tracking, registered_name
 from tevad_model.errors import InputError
-
-if TYPE_CHECKING:
-    from mlflow.entities.model_registry import ModelVersion
 
 HISTORY_TAG = "tevad.champion."
 """Prefix of the registered model's tags that tell of a move: ``tevad.champion.00001`` = JSON."""
@@ -59,21 +55,9 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def aliased(tracking: Tracking, name: str, alias: str) -> ModelVersion | None:
-    """The version that an alias of a registered model means now, if there is one."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return tracking.client.get_model_version_by_alias(name, alias)
-    except MlflowException as error:
-        if error.error_code in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST"):
-            return None
-        raise
-
-
 def champion_version(tracking: Tracking, name: str) -> str:
     """The number of the champion's version; empty if there is none."""
-    found = aliased(tracking, name, CHAMPION)
+    found = tracking.aliased(name, CHAMPION)
     return str(found.version) if found else ""
 
 
@@ -129,18 +113,9 @@ def _expect(tracking: Tracking, name: str, version: str) -> None:
         )
 
 
-@contextmanager
-def _locked(dataset: Dataset) -> Iterator[None]:
+def _locked(dataset: Dataset) -> AbstractContextManager[None]:
     """Keep other processes of this machine from the alias; a stage at work is not waited for."""
-    path = _lock_file(dataset)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # goes with the process, however it ends
-        yield
-
-
-def _lock_file(dataset: Dataset) -> Path:
-    return dataset.work / "champion.lock"
+    return locked(dataset.work / "champion.lock", f"the champion of {dataset.name}")
 
 
 def line_of_champions(moves: Sequence[Move], current: str) -> list[str]:

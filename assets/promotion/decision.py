@@ -22,6 +22,7 @@ from assets.promotion.champion import ChampionMovedError, Move
 from assets.promotion.evidence import Condition, Evidence, Part, gather
 from assets.promotion.page import decision_page
 from assets.promotion.policy import Policy, read_policy
+from assets.scoring import find_version
 from assets.workspace import versions
 from assets.workspace.files import write_json, write_text
 from assets.workspace.project import Dataset
@@ -134,16 +135,7 @@ def decision_on(tracking: Tracking, name: str, version: str) -> Decision | None:
     Raises:
         InputError: if there is no such version.
     """
-    return _recorded(_version(tracking, name, version))
-
-
-def _version(tracking: Tracking, name: str, version: str) -> ModelVersion:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return tracking.client.get_model_version(name, version)
-    except MlflowException as error:
-        raise InputError(f"models:/{name}/{version}: {error.message}") from None
+    return _recorded(find_version(tracking.client, f"models:/{name}/{version}"))
 
 
 def _recorded(version: ModelVersion) -> Decision | None:
@@ -176,22 +168,17 @@ def decide(dataset: Dataset, tracking: Tracking, *, dagster_run: str = "") -> De
 def _decide(dataset: Dataset, tracking: Tracking, dagster_run: str) -> Decision:
     started = time.perf_counter()
     name, policy = registered_name(dataset.name), read_policy(dataset.project)
-    challenger = champion.aliased(tracking, name, CHALLENGER)
+    challenger = tracking.aliased(name, CHALLENGER)
     if challenger is None:
         raise InputError(f"{name}: no version is {CHALLENGER}; materialize registered_model first")
-    incumbent = champion.aliased(tracking, name, CHAMPION)
+    incumbent = tracking.aliased(name, CHAMPION)
     key = _key(dataset, policy, challenger, incumbent)
     decision = _standing(dataset, tracking, challenger, incumbent, key)
     is_new = decision is None
     if decision is None:
         decision = _decide_anew(dataset, tracking, policy, challenger, incumbent, key, dagster_run)
-    report = StageReport(
-        stage=STAGE,
-        dataset=dataset.name,
-        done=int(is_new),
-        reused=int(not is_new),
-        quarantined={},
-        seconds=time.perf_counter() - started,
+    report = StageReport.of_whole(
+        STAGE, dataset, 1, is_new=is_new, seconds=time.perf_counter() - started
     )
     report.publish(dataset, f"version {decision.version} {decision.outcome}: {decision.why}")
     return decision

@@ -23,6 +23,7 @@ from assets.scoring import part_of, version_files
 from assets.tevad_model import Inputs, is_current, read_inputs
 from assets.workspace import listing, versions
 from assets.workspace.project import Dataset
+from assets.workspace.provenance import ENCODED_BY
 from assets.workspace.stage import read_encoder_card
 from assets.workspace.tracking import DATA_TAG, Tracking
 from tevad_model.errors import InputError, MismatchError
@@ -32,13 +33,6 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
     from tevad_model.metrics import FrameScores, GroundTruth
-
-_ENCODED_BY = {
-    "visual": "snippet_features",
-    "caption": "captions",
-    "sentence": "caption_embeddings",
-}
-"""The stage whose card names the encoder of a kind."""
 
 _JUDGED = {"tevad_model", "evaluation_metrics"}
 """The stages whose data are what is decided on."""
@@ -316,7 +310,7 @@ def _scored_from_videos(
         f"{kind} encoder, {line}"
         for kind, card in pipeline.ready_made.items()
         for line in card.fingerprint.differences(
-            read_encoder_card(dataset.stage(_ENCODED_BY[kind])).fingerprint
+            read_encoder_card(dataset.stage(ENCODED_BY[kind])).fingerprint
         )
     ]
     without = [row.video for row in test.rows if not row.path] if pipeline.reads_pixels else []

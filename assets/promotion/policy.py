@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
+from assets.workspace.files import read_yaml
 from assets.workspace.params import validated
 from assets.workspace.project import Project
-from tevad_model.errors import InputError
 
 POLICY_FILE = "promotion.yaml"
 """Lies in the project's folder ``mlflow``."""
@@ -53,11 +51,5 @@ def read_policy(project: Project) -> Policy:
     Raises:
         InputError: naming the file, the key and what is wrong with its value.
     """
-    path = project.mlflow_folder / POLICY_FILE
-    try:
-        data = YAML(typ="safe").load(path)
-    except FileNotFoundError:
-        raise InputError(f"{path}: not there; restore the project's folder mlflow") from None
-    except YAMLError as error:
-        raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
-    return validated(Policy, data or {}, str(path))
+    path = project.mlflow_file(POLICY_FILE)
+    return validated(Policy, read_yaml(path) or {}, str(path))

@@ -18,8 +18,10 @@ from typing import Any, NamedTuple, TextIO
 import numpy as np
 import numpy.typing as npt
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from tevad_model.atomic import TEMPORARY_PREFIX, replacing
+from tevad_model.errors import InputError
 
 _HEADER = "header"
 
@@ -86,8 +88,15 @@ def read_yaml(path: Path) -> Any:
     """Read a YAML file, once for as long as it stays the same: parsing takes long.
 
     What is returned is shared and must not be changed.
+
+    Raises:
+        FileNotFoundError: if it is not there.
+        InputError: if it is not YAML.
     """
-    return _parse_yaml(path, stamp(path))
+    try:
+        return _parse_yaml(path, stamp(path))
+    except YAMLError as error:
+        raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
 
 
 @lru_cache(maxsize=8)

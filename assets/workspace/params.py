@@ -21,7 +21,6 @@ from pydantic import (
     model_validator,
 )
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from assets.workspace.files import read_yaml, replace_text
 from assets.workspace.locks import locked
@@ -317,8 +316,6 @@ def load_params(root: Path) -> Params:
         data = read_yaml(path)
     except FileNotFoundError:
         raise InputError(f"{path}: not there; run inside a project that has one") from None
-    except YAMLError as error:
-        raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     return validated(Params, data or {}, str(path))
 
 

@@ -93,6 +93,17 @@ class Project:
         """What MLflow and its server read."""
         return self.root / "mlflow"
 
+    def mlflow_file(self, name: str) -> Path:
+        """A file that MLflow, its server or what is kept there is made with.
+
+        Raises:
+            InputError: if it is not there.
+        """
+        path = self.mlflow_folder / name
+        if not path.is_file():
+            raise InputError(f"{path}: not there; restore the project's folder mlflow")
+        return path
+
     def dataset(self, name: str) -> Dataset:
         """One dataset.
 

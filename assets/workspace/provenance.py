@@ -22,6 +22,9 @@ from tevad_model.timeline import SNIPPET_FRAMES, snippet_count
 
 RAW_VIDEOS, CAPTIONS, EMBEDDINGS = "raw_videos", "captions", "caption_embeddings"
 
+ENCODED_BY = {"visual": "snippet_features", "caption": CAPTIONS, "sentence": EMBEDDINGS}
+"""The stage whose card names the encoder of a kind."""
+
 _NAMED = 10
 """Videos of one mismatch that are named before the rest are counted."""
 

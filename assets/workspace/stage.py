@@ -48,6 +48,28 @@ class StageReport:
     video_seconds: dict[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
+    @classmethod
+    def of_whole(
+        cls,
+        stage: str,
+        dataset: Dataset,
+        parts: int,
+        *,
+        is_new: bool,
+        seconds: float,
+        warnings: tuple[str, ...] = (),
+    ) -> StageReport:
+        """The report of a stage whose result is one: all of its parts are made anew, or none."""
+        return cls(
+            stage=stage,
+            dataset=dataset.name,
+            done=parts if is_new else 0,
+            reused=0 if is_new else parts,
+            quarantined={},
+            seconds=seconds,
+            warnings=warnings,
+        )
+
     @property
     def frames_per_second(self) -> float | None:
         """Frames a second over the videos worked on; None if there were none."""

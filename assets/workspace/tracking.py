@@ -26,6 +26,7 @@ from tevad_model.errors import InputError
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModel, Run
+    from mlflow.entities.model_registry import ModelVersion
 
 DATA_TAG = "tevad.data."
 """Prefix of the tags that hold data versions: ``tevad.data.<stage>`` = DVC md5."""
@@ -48,6 +49,8 @@ _SQLITE = "sqlite:///"
 _NAME = "mlflow.runName"
 _METRICS_AT_ONCE = 1000
 _EXISTS = "RESOURCE_ALREADY_EXISTS"
+_ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+"""What MLflow says of a model it does not have, and of an alias that the model does not have."""
 
 
 @dataclass(frozen=True)
@@ -226,6 +229,21 @@ class Tracking:
         for model in client.search_logged_models(folder):
             if model.status == "PENDING" and model.tags.get(WORKSPACE) == self.workspace:
                 client.finalize_logged_model(model.model_id, "FAILED")
+
+    def aliased(self, name: str, alias: str) -> ModelVersion | None:
+        """The version that an alias of a registered model means now; None if there is none.
+
+        Raises:
+            InputError: if the registry cannot be reached.
+        """
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return self.client.get_model_version_by_alias(name, alias)
+        except MlflowException as error:
+            if error.error_code in _ABSENT:
+                return None
+            raise self._unusable(error) from None
 
     def run_page(self, run_id: str) -> str:
         """The address of a run's page: on the tracking server, or on the one `tevad up` starts."""

@@ -13,8 +13,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ruamel.yaml.error import YAMLError
-
 from assets.workspace import files
 from assets.workspace.params import FILE_NAME as PARAMS
 from assets.workspace.project import STAGES, Dataset, Project
@@ -104,9 +102,8 @@ def _locked_stages(project: Project) -> dict[str, Any]:
         content = files.read_yaml(path) or {}
     except FileNotFoundError:
         return {}
-    except YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path}: not YAML: {reason}. {LOCK_REMEDY}") from None
+    except InputError as error:
+        raise InputError(f"{error}. {LOCK_REMEDY}") from None
     stages = (content.get("stages") or {}) if isinstance(content, dict) else content
     if not isinstance(stages, dict):
         raise InputError(f"{path}: no table of stages. {LOCK_REMEDY}")

@@ -35,8 +35,6 @@ def main() -> None:
     logging.basicConfig(format="%(message)s", handlers=[others])
     logging.getLogger("tevad").setLevel(logging.INFO)
     logging.getLogger("tevad").addHandler(own)
-    # Logs a stack trace of every error that it raises as well, and that is told by its message.
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 
 def _is_a_warning_of_others(record: logging.LogRecord) -> bool:

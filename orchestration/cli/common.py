@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import functools
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -51,20 +49,6 @@ def current_project() -> Project:
     project = Project.find()
     use_project(project)
     return project
-
-
-@contextmanager
-def ended_in_order() -> Iterator[None]:
-    """Let SIGTERM end what is within as Ctrl-C does, so that what it holds is given back."""
-
-    def leave(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def address(_: click.Context, __: click.Parameter, value: Any) -> Any:

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from assets.workspace.project import Dataset
-from orchestration.cli.common import Failure, current_project, ended_in_order, reported
+from orchestration.cli.common import Failure, current_project, reported
 
 
 @click.command()
@@ -117,8 +117,7 @@ def reproduce(model: str, start: str, as_json: bool) -> None:
     from orchestration.reproduction import reproduce as make_again
 
     project = current_project()
-    with ended_in_order():
-        found = make_again(project, Tracking.of(project), model, start)
+    found = make_again(project, Tracking.of(project), model, start)
     click.echo(json.dumps(found.to_json(), indent=2) if as_json else str(found))
     if not found.is_equal:
         raise SystemExit(1)

@@ -9,7 +9,6 @@ from pathlib import Path
 import click
 
 from orchestration.cli.common import current_project, reported
-from tevad_model.errors import InputError
 
 
 @click.command()
@@ -40,9 +39,7 @@ def serve(model: str | None, port: int, host: str, roots: tuple[Path, ...], uplo
     project = current_project()
     tracking = Tracking.of(project)
     version = address(find_version(tracking.client, model or default_model(tracking)))
-    app = project.mlflow_folder / "scoring_app.py"
-    if not app.is_file():
-        raise InputError(f"{app}: not there; restore the project's folder mlflow")
+    app = project.mlflow_file("scoring_app.py")
     os.environ.update(
         MLFLOW_TRACKING_URI=tracking.uri,
         TEVAD_CACHE=str(project.cache),
@@ -58,5 +55,5 @@ def serve(model: str | None, port: int, host: str, roots: tuple[Path, ...], uplo
             "proxy in front (docs/deploy.md)", fg="yellow", err=True,
         )  # fmt: skip
     click.echo(f"{version}: http://{host}:{port}/invocations")
-    sys.path.insert(0, str(project.mlflow_folder))
+    sys.path.insert(0, str(app.parent))
     uvicorn.run("scoring_app:app", host=host, port=port, log_level="warning")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import os
-import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -127,7 +126,6 @@ def _levels(
 def _watch_all(watcher: Watcher, streams: list[Stream]) -> None:
     """Watch each in a thread of its own until all have ended or somebody interrupts."""
     stop = threading.Event()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     problems = []
     with ThreadPoolExecutor(len(streams), "watch") as pool:
         running = [pool.submit(watcher.watch, stream, stop) for stream in streams]
