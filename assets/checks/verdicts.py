@@ -1,9 +1,9 @@
 """What was said of a stage's data, kept so that the same data are not judged twice.
 
 A verdict holds while all it depends on is the same: the data as they lie there, the versions of what
-they were made from, the source's listing, the limits, and the code that measures and judges. Who
-reads it is told when it was given. It is kept beside the data docs; without it, or without its
-pages, the stage is judged again.
+they were made from, the source's listing, the limits, and the code that measures and judges. Of what
+is no stage of ``dvc.yaml``, such as drift, the report is judged. Who reads a verdict is told when it
+was given. It is kept beside the data docs; without it, or without its pages, it is given anew.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import assets
 import tevad_model
 from assets.checks.expectations import CheckOutcome
 from assets.workspace import files, versions
-from assets.workspace.project import Dataset
+from assets.workspace.project import STAGES, Dataset
 
 FOLDER = "checks"
 
@@ -111,20 +111,32 @@ def verdicts(
 
 
 def _key(dataset: Dataset, stage: str) -> str:
-    report = dataset.reports / f"{stage}.json"
     identity = {
-        "data": versions.current(dataset, stage),
-        "made_from": versions.made_from(dataset, stage),
+        **(_data(dataset, stage) if stage in STAGES else {"report": _report(dataset, stage)}),
         "source": {
             path.name: hashlib.sha256(path.read_bytes()).hexdigest()
             for path in sorted(dataset.source.iterdir())
         },
-        "warnings": files.read_json(report)["warnings"] if report.is_file() else [],
         "limits": dataset.params.checks.model_dump(mode="json"),
         "code": _code(),
         "great_expectations": installed_version("great_expectations"),
     }
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def _data(dataset: Dataset, stage: str) -> dict[str, object]:
+    return {
+        "data": versions.current(dataset, stage),
+        "made_from": versions.made_from(dataset, stage),
+        "warnings": _report(dataset, stage).get("warnings", []),
+    }
+
+
+def _report(dataset: Dataset, stage: str) -> dict[str, object]:
+    """What the last run said; nothing if there is none."""
+    path = dataset.reports / f"{stage}.json"
+    report: dict[str, object] = files.read_json(path) if path.is_file() else {}
+    return report
 
 
 @cache

@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from dataclasses import asdict
 
 import dagster as dg
 import pytest
@@ -6,8 +7,10 @@ from dvc.repo import Repo
 from small_dataset import change_row, write_figures
 
 from assets.checks import ALL_CHECKS
+from assets.checks.drift import drift_checks
 from assets.checks.evaluation_metrics import evaluation_metrics_checks
 from assets.checks.raw_videos import raw_videos_checks
+from assets.drift import REPORT, DriftReport, Finding, KindOfDrift
 from assets.partitions import DATASETS
 from assets.workspace import files
 from assets.workspace.project import STAGES, Dataset
@@ -30,6 +33,10 @@ def raw_videos() -> None: ...
 
 @dg.asset(partitions_def=DATASETS, deps=[raw_videos])
 def snippet_features() -> None: ...
+
+
+@dg.asset(partitions_def=DATASETS)
+def drift() -> None: ...
 
 
 @dg.asset(partitions_def=DATASETS)
@@ -134,6 +141,26 @@ def test_the_same_data_are_judged_once(instance: dg.DagsterInstance, dataset: Da
     [anew] = judged(run(instance, dataset, [raw_videos], raw_videos_checks))
     assert "same data" not in anew
     assert page.is_file()
+
+
+def write_drift(dataset: Dataset, finding: Finding) -> None:
+    """Leave the report of a measurement that came to a finding."""
+    found = KindOfDrift("features", finding, 0.05, 12, 12, value=0.07, p_value=0.005)
+    report = DriftReport("models:/tevad-small/1", ("a", "b"), (found,))
+    files.write_json(dataset.reports / REPORT, asdict(report))
+
+
+def test_a_report_is_judged_once(instance: dg.DagsterInstance, dataset: Dataset) -> None:
+    write_drift(dataset, "drifted")
+    result = run(instance, dataset, [drift], drift_checks)
+    [failed] = result.get_asset_check_evaluations()
+    assert (failed.passed, failed.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert result.success
+    [first] = judged(result)
+    assert judged(run(instance, dataset, [drift], drift_checks)) == {f"{first}, on the same data"}
+    write_drift(dataset, "alike")
+    [passed] = run(instance, dataset, [drift], drift_checks).get_asset_check_evaluations()
+    assert passed.passed
 
 
 def test_a_failure_is_told_again_as_it_was(instance: dg.DagsterInstance, dataset: Dataset) -> None:
