@@ -21,6 +21,9 @@ from assets.workspace.face import (
 )
 from assets.workspace.tracking import Tracking
 
+_FIGURES = {"challenger": "challenger's AUC", "champion": "champion's AUC"}
+"""What figures are shown as whose names are those of the versions."""
+
 _MARKS = {True: "met", False: "**not met**", None: "not looked at"}
 
 
@@ -59,7 +62,7 @@ def decision_metadata(decision: Decision, tracking: Tracking) -> dict[str, Any]:
             f"{run}/artifacts/{artifact_folder(decision.version)}/decision.html"
         ),
         "conditions": dg.MetadataValue.md(_conditions(decision)),
-        **{name: round(value, 4) for name, value in decision.figures.items()},
+        **{_FIGURES.get(name, name): round(value, 4) for name, value in decision.figures.items()},
     }
     if png := interval_picture(decision):
         shown["interval"] = picture(png, "interval of the difference, and the limit")

@@ -17,6 +17,7 @@ from assets.promotion.champion import ChampionMovedError, Move
 from assets.promotion.decision import approve, decide, last_decision
 from assets.promotion.policy import POLICY_FILE
 from assets.promotion.rollback import rollback
+from assets.promotion_decision import decision_metadata
 from assets.raw_videos import EVENTS, read_raw_videos
 from assets.registered_model import register_model
 from assets.tevad_model import picked_folder, served_seed, train_tevad_model
@@ -57,6 +58,15 @@ def test_what_is_kept_with_the_version(trained: TrainedProject, tmp_path: Path) 
     assert "tevad-rendered version 1" in page
     assert "http" not in page.replace("http-equiv", "")
     assert len(list((kept / "smoke").glob("*.mp4"))) == 2
+
+
+def test_what_is_shown_of_a_decision(trained: TrainedProject) -> None:
+    decision = last_decision(trained.dataset, trained.tracking)
+    assert decision is not None
+    shown = decision_metadata(decision, trained.tracking)
+    assert (shown["challenger"], shown["champion"]) == ("1", "1")
+    assert shown["challenger's AUC"] == round(decision.figures["challenger"], 4)
+    assert shown["videos"] == 4
 
 
 def flip_served_model(dataset: Dataset) -> None:
