@@ -13,7 +13,9 @@ from assets.partitions import DATASETS
 from assets.workspace import versions
 from assets.workspace.project import Project
 
-_DATA_VERSION = "dagster/data_version"
+DATA_VERSION = "dagster/data_version"
+"""Dagster's tag of a materialization's data version."""
+
 _IS_USER_PROVIDED = "dagster/data_version_is_user_provided"
 _CODE_VERSION = "dagster/code_version"
 _INPUT_VERSION = "dagster/input_data_version/"
@@ -64,7 +66,7 @@ def _unknown(
             description="made by DVC",
             metadata={"dvc stage": f"{stage}@{dataset}"},
             tags={
-                _DATA_VERSION: version,
+                DATA_VERSION: version,
                 _IS_USER_PROVIDED: "true",
                 _CODE_VERSION: str(spec.code_version),
                 **{
@@ -82,4 +84,4 @@ def latest_version(instance: dg.DagsterInstance, key: dg.AssetKey, dataset: str)
         dg.AssetRecordsFilter(asset_key=key, asset_partitions=[dataset]), limit=1
     ).records
     event = record[0].asset_materialization if record else None
-    return (event.tags or {}).get(_DATA_VERSION) if event else None
+    return (event.tags or {}).get(DATA_VERSION) if event else None

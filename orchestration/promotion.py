@@ -4,12 +4,13 @@ without it.
 
 import dagster as dg
 
-from assets.promotion.champion import champion_version
+from assets.promotion.champion import history
 from assets.promotion.decision import STAGE
 from assets.promotion.rollback import rollback as roll_back
 from assets.workspace.face import RESOURCE, ProjectAccess, explained
 from assets.workspace.project import Dataset
 from assets.workspace.tracking import Tracking, registered_name
+from orchestration.agreement import DATA_VERSION
 from orchestration.instance import open_instance
 
 
@@ -29,7 +30,7 @@ def roll_champion_back(context: dg.OpExecutionContext, config: RollbackConfig) -
     dataset, tracking = access.dataset(config.dataset), access.tracking()
     with explained():
         move = roll_back(dataset, tracking, by=config.by, reason=config.reason, force=config.force)
-    context.log_event(observation(dataset, tracking, f"rolled back by {move.by}: {move.why}"))
+    context.log_event(moved(dataset, tracking, f"rolled back by {move.by}: {move.why}"))
 
 
 @dg.job(description="The alias champion goes back to the version before. Config: the dataset.")
@@ -38,18 +39,22 @@ def rollback() -> None:
     roll_champion_back()
 
 
-def observation(dataset: Dataset, tracking: Tracking, what: str) -> dg.AssetObservation:
-    """Who is champion now, for the page of the asset that decides it."""
-    champion = champion_version(tracking, registered_name(dataset.name))
-    return dg.AssetObservation(
+def moved(dataset: Dataset, tracking: Tracking, what: str) -> dg.AssetMaterialization:
+    """A move of the alias, as a new state of the asset that decides it.
+
+    So what is made with the champion (scores, review page, drift) is out of date, and follows.
+    """
+    last = history(tracking, registered_name(dataset.name))[-1]
+    return dg.AssetMaterialization(
         asset_key=STAGE,
         partition=dataset.name,
         description=what,
-        metadata={"champion": champion or "none", "what": what},
+        metadata={"champion": last.version, "what": what},
+        tags={DATA_VERSION: f"{last.kind}/{last.version}/{last.moment}"},
     )
 
 
 def tell_dagster(dataset: Dataset, tracking: Tracking, what: str) -> None:
-    """Show what was done on the command line at the asset's page, too."""
+    """Let Dagster know of a move that was made on the command line."""
     with open_instance() as instance:
-        instance.report_runless_asset_event(observation(dataset, tracking, what))
+        instance.report_runless_asset_event(moved(dataset, tracking, what))

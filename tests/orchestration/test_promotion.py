@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import dagster as dg
 import pytest
 from click.testing import CliRunner
@@ -27,11 +29,21 @@ def tevad(*arguments: str) -> str:
     return result.stdout
 
 
-def observations(dataset: Dataset) -> list[str]:
-    """What Dagster was told of the decision's asset, the newest first."""
-    with dg.DagsterInstance.get() as instance:
-        records = instance.fetch_observations(dg.AssetKey(STAGE), limit=10).records
-    return [str(r.asset_observation.description) for r in records if r.asset_observation]
+def told(instance: dg.DagsterInstance) -> str:
+    """What Dagster was told last of the decision's asset."""
+    [record] = instance.fetch_materializations(dg.AssetKey(STAGE), limit=1).records
+    assert record.asset_materialization is not None
+    assert record.asset_materialization.partition == "rendered"
+    return str(record.asset_materialization.description)
+
+
+def asked_for(
+    asset: dg.AssetKey, dataset: Dataset, instance: dg.DagsterInstance, cursor: Any = None
+) -> Any:
+    """What the automation sensor asks for of an asset."""
+    selection = dg.AssetSelection.assets(asset)
+    defs = build_defs(dataset.project)
+    return dg.evaluate_automation_conditions(defs, instance, selection, cursor=cursor)
 
 
 @pytest.fixture
@@ -66,13 +78,22 @@ def test_an_unknown_version_is_named(trained: TrainedProject) -> None:
 
 
 def test_rollback_is_one_command(second_champion: Dataset) -> None:
-    said = tevad("rollback", "rendered", "--by", "anna", "--reason", "false alarms at dusk")
+    scored = dg.AssetKey("scored_videos")
+    with dg.DagsterInstance.get() as instance:
+        event = dg.AssetMaterialization(scored, partition="rendered")
+        instance.report_runless_asset_event(event)
+        before = asked_for(scored, second_champion, instance)
+        assert not before.get_requested_partitions(scored)
+
+        said = tevad("rollback", "rendered", "--by", "anna", "--reason", "false alarms at dusk")
+        assert told(instance).startswith("rolled back by anna: false alarms at dusk")
+        after = asked_for(scored, second_champion, instance, before.cursor)
+        assert after.get_requested_partitions(scored) == {"rendered"}  # which has another champion
     assert said.startswith("models:/tevad-rendered@champion is version 1 again, after version 2: ")
     tracking = Tracking.of(second_champion.project)
     assert champion.champion_version(tracking, NAME) == "1"
     last = champion.history(tracking, NAME)[-1]
     assert (last.kind, last.by, last.previous) == ("rollback", "anna", "2")
-    assert observations(second_champion)[0].startswith("rolled back by anna: false alarms at dusk")
 
 
 def test_rollback_is_a_job_in_dagster(second_champion: Dataset) -> None:
@@ -86,7 +107,7 @@ def test_rollback_is_a_job_in_dagster(second_champion: Dataset) -> None:
     }
     with dg.DagsterInstance.get() as instance:
         assert job.execute_in_process(run_config=config, instance=instance).success
+        assert told(instance).startswith("rolled back by bert: a drill")
         again = job.execute_in_process(run_config=config, instance=instance, raise_on_error=False)
     [failure] = [event for event in again.all_events if event.is_step_failure]
     assert "version 1 is the first champion" in str(failure.step_failure_data.error)
-    assert observations(second_champion)[0].startswith("rolled back by bert: a drill")
