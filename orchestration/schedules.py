@@ -19,22 +19,23 @@ def retraining_schedule(
         InputError: if ``retraining.cron`` is no time.
     """
 
-    def ask(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
-        found = retraining_requests(project, context.instance, clock)
-        return list(found.runs) or dg.SkipReason(found.said)
-
     try:
-        return dg.ScheduleDefinition(
+
+        @dg.schedule(
             name="retraining",
             job=EVERYTHING,
             cron_schedule=params.cron,
             execution_timezone=params.timezone,
-            execution_fn=ask,
             default_status=dg.DefaultScheduleStatus.RUNNING,
             description="Trains anew where labels or the data changed enough since the champion.",
         )
+        def ask(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
+            found = retraining_requests(project, context.instance, clock)
+            return list(found.runs) or dg.SkipReason(found.said)
+
     except dg.DagsterInvalidDefinitionError:
         raise InputError(
             f"params.yaml: retraining.cron: {params.cron!r} is no time; write five fields, such as "
             "'0 3 * * 1' for Mondays at three"
         ) from None
+    return ask
