@@ -23,9 +23,11 @@ from assets.workspace.stage import (
     Item,
     StageReport,
     Turn,
+    is_current,
     read_encoder_card,
     run_per_video,
 )
+from tevad_model.encoders.card import EncoderCard
 from tevad_model.fingerprint import sha256_file
 from tevad_model.ready_made import EMBEDDINGS
 
@@ -85,6 +87,17 @@ def embed_captions(dataset: Dataset) -> StageReport:
             prepare=prepare,
             quarantined=captions.quarantined,
         )
+
+
+def has_current_embeddings(dataset: Dataset) -> bool:
+    """Whether there is nothing to embed.
+
+    Raises:
+        InputError: if sentence_encoder has not run, or the encoder's parameters are wrong.
+    """
+    ready_made = bool(dataset.entry.embeddings)
+    card = EncoderCard.ready_made(EMBEDDINGS) if ready_made else build_sentence_encoder(dataset)[0]
+    return is_current(dataset, STAGE, card, CODE_VERSION)
 
 
 def _item(dataset: Dataset, row: StageRow) -> Item:

@@ -12,7 +12,7 @@ from typing import Any
 
 import dagster as dg
 
-from assets.frames import run_on_frames
+from assets.frames import pixel_card, run_on_frames
 from assets.imports import import_captions
 from assets.raw_videos import frame_of, read_raw_videos
 from assets.workspace import files
@@ -26,10 +26,12 @@ from assets.workspace.face import (
 from assets.workspace.manifest import FILE_NAME as MANIFEST
 from assets.workspace.manifest import Manifest, RawVideoRow, StageRow, read_manifest
 from assets.workspace.project import Dataset
-from assets.workspace.stage import LINES, StageReport, read_encoder_card
+from assets.workspace.stage import LINES, StageReport, is_current, read_encoder_card
 from tevad_model import timeline
-from tevad_model.encoders.base import Frame
+from tevad_model.encoders.base import CaptionEncoder, Frame
+from tevad_model.encoders.card import EncoderCard
 from tevad_model.errors import InputError
+from tevad_model.ready_made import CAPTIONS
 
 STAGE = "captions"
 _SHOWN = 10
@@ -44,12 +46,9 @@ def write_captions(dataset: Dataset) -> StageReport:
     Raises:
         InputError: if raw_videos has not run, or the captioner's parameters are wrong.
     """
-    from tevad_model import encoders
-
     if dataset.entry.captions:
         return import_captions(dataset, STAGE, write=_write, code_version=CODE_VERSION)
-    params = dataset.params.captions
-    captioner = encoders.build_caption(params.backend, params.options, dataset.project.cache)
+    card, captioner = _build_captioner(dataset)
 
     def encode(frames: Iterable[Frame], row: RawVideoRow) -> list[str]:
         return list(captioner.caption(frames, row.fps))
@@ -57,13 +56,31 @@ def write_captions(dataset: Dataset) -> StageReport:
     return run_on_frames(
         dataset,
         STAGE,
-        params=params,
-        fingerprint=captioner.fingerprint,
+        encoder=card,
         code_version=CODE_VERSION,
         result=LINES,
         encode=encode,
         write=_write,
     )
+
+
+def has_current_captions(dataset: Dataset) -> bool:
+    """Whether there is nothing to caption.
+
+    Raises:
+        InputError: if the captioner's parameters are wrong.
+    """
+    ready_made = bool(dataset.entry.captions)
+    card = EncoderCard.ready_made(CAPTIONS) if ready_made else _build_captioner(dataset)[0]
+    return is_current(dataset, STAGE, card, CODE_VERSION)
+
+
+def _build_captioner(dataset: Dataset) -> tuple[EncoderCard, CaptionEncoder]:
+    from tevad_model import encoders
+
+    params = dataset.params.captions
+    captioner = encoders.build_caption(params.backend, params.options, dataset.project.cache)
+    return pixel_card(dataset, params, captioner.fingerprint), captioner
 
 
 def read_caption_manifest(dataset: Dataset) -> Manifest[StageRow]:

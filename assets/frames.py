@@ -24,12 +24,22 @@ Write = Callable[[Path, _Rows, dict[str, object], RawVideoRow], None]
 """Write a video's rows to the path with the header given."""
 
 
+def pixel_card(dataset: Dataset, params: EncoderParams, fingerprint: Fingerprint) -> EncoderCard:
+    """The card of an encoder that reads the dataset's frames.
+
+    Args:
+        params: which encoder it is.
+        fingerprint: the encoder's own.
+    """
+    max_side = dataset.params.video.max_side
+    return EncoderCard(params.backend, params.options, pixel_fingerprint(fingerprint, max_side))
+
+
 def run_on_frames(
     dataset: Dataset,
     stage: str,
     *,
-    params: EncoderParams,
-    fingerprint: Fingerprint,
+    encoder: EncoderCard,
     code_version: str,
     result: ResultFile,
     encode: Callable[[Iterable[Frame], RawVideoRow], _Rows],
@@ -38,8 +48,7 @@ def run_on_frames(
     """Run an encoder over the frames of every usable video that has any.
 
     Args:
-        params: which encoder it is.
-        fingerprint: the encoder's own.
+        encoder: which it is (:func:`pixel_card`).
         encode: one row a snippet from a video's frames.
         write: keeps a video's rows.
 
@@ -70,13 +79,12 @@ def run_on_frames(
         Item(row.video, row.sha256, timeline.snippet_count(row.frames), row.frames)
         for row in with_pixels(raw)
     ]
-    card = EncoderCard(params.backend, params.options, pixel_fingerprint(fingerprint, max_side))
     with dataset.held():
         return run_per_video(
             dataset,
             stage,
             items,
-            encoder=card,
+            encoder=encoder,
             code_version=code_version,
             result=result,
             compute=compute,

@@ -40,7 +40,7 @@ def promotion_decision(context: dg.AssetExecutionContext) -> dg.MaterializeResul
         decision = decide(dataset, tracking, dagster_run=context.run.run_id)
     return dg.MaterializeResult(
         metadata=decision_metadata(decision, tracking),
-        data_version=dg.DataVersion(f"{decision.key}/{decision.outcome}"),
+        data_version=dg.DataVersion(decision.data_version),
     )
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from pydantic import Field
 
-from assets.workspace import files, listing
+from assets.workspace import files, listing, versions
 from assets.workspace.face import committed, dataset_of, explained, stage_asset
 from assets.workspace.listing import Listing
 from assets.workspace.manifest import Manifest, RawVideoRow, read_manifest
@@ -94,6 +94,18 @@ def _ingest(dataset: Dataset) -> StageReport:
     )
     report.publish(dataset)
     return report
+
+
+def has_taken_in(dataset: Dataset) -> bool:
+    """Whether all that the listing lists is in, and lies there as it was committed.
+
+    A video that could not be fetched is not in, and is tried again.
+    """
+    if taken_in(dataset) != listing.digest(dataset) or not versions.is_up_to_date(dataset, STAGE):
+        return False
+    listed = listing.read(dataset)
+    intake = _Intake(dataset, listed)
+    return not any(intake.is_due(row) for row in listed.rows)
 
 
 def read_raw_videos(dataset: Dataset) -> Manifest[RawVideoRow]:
@@ -197,10 +209,17 @@ class _Intake:
         if file is None:
             where = self._dataset.entry.source
             return _row(row, f"{row.path}: listed, but not in {where}; add it or drop its row")
-        seen = self._seen.get(row.video)
-        if seen and seen.version == self._version(file):
-            return _relabelled(seen.row, row)
+        if not self.is_due(row):
+            return _relabelled(self._seen[row.video].row, row)
         return self._fetch(row, file)
+
+    def is_due(self, row: VideoRow) -> bool:
+        """Whether the source has a file for the video of another version than was seen before."""
+        file = self._files.get(row.path)
+        if row.problem or file is None:
+            return False
+        seen = self._seen.get(row.video)
+        return seen is None or seen.version != self._version(file)
 
     def restore(self, row: VideoRow, taken: RawVideoRow) -> RawVideoRow:
         """See that a usable video's file lies there as it was taken in, or fetch it again."""

@@ -23,7 +23,7 @@ import dagster as dg
 
 from assets.caption_embeddings import load_embeddings
 from assets.captions import has_captions, load_captions
-from assets.cards import keep_cards
+from assets.cards import has_current_cards, keep_cards
 from assets.evaluation_metrics import EVALUATION
 from assets.lineage_graph import lineage_picture
 from assets.sentence_encoder import tuned_model
@@ -114,6 +114,11 @@ class Registration:
         """The version's address, which never comes to mean another one."""
         return f"models:/{self.name}/{self.version}"
 
+    @property
+    def data_version(self) -> str:
+        """What Dagster knows the version by."""
+        return f"{self.name}/{self.version}"
+
 
 def register_model(dataset: Dataset, tracking: Tracking) -> Registration:
     """Register the dataset's served model as challenger, or find its version if it has one.
@@ -137,6 +142,16 @@ def register_model(dataset: Dataset, tracking: Tracking) -> Registration:
 def _register(dataset: Dataset, tracking: Tracking) -> Registration:
     started = time.perf_counter()
     tracking.end_killed(dataset.name)
+    registration = standing_registration(dataset, tracking) or _register_as_it_is(dataset, tracking)
+    report = StageReport.of_whole(
+        STAGE, dataset, 1, is_new=registration.is_new, seconds=time.perf_counter() - started
+    )
+    report.publish(dataset, f"{registration.name} version {registration.version}")
+    return registration
+
+
+def _register_as_it_is(dataset: Dataset, tracking: Tracking) -> Registration:
+    """Make a version of the model, or bring the one there is up to date."""
     run = tracking.client.get_run(_evaluated_run(dataset, tracking).run_id)
     client, name = tracking.client, registered_name(dataset.name)
     tags = _version_tags(dataset, run)
@@ -150,11 +165,29 @@ def _register(dataset: Dataset, tracking: Tracking) -> Registration:
             client.set_model_version_tag(name, version, key, value)
     keep_cards(dataset, tracking, name, version, run.info.run_id)
     client.set_registered_model_alias(name, CHALLENGER, version)
-    report = StageReport.of_whole(
-        STAGE, dataset, 1, is_new=is_new, seconds=time.perf_counter() - started
-    )
-    report.publish(dataset, f"{name} version {version}")
     return Registration(name, version, CHALLENGER, run.info.run_id, is_new)
+
+
+def standing_registration(dataset: Dataset, tracking: Tracking) -> Registration | None:
+    """The registration of the model that lies there, if nothing of it is to be brought up to date.
+
+    Raises:
+        InputError: if there is no trained model, or no run of it.
+    """
+    client, name = tracking.client, registered_name(dataset.name)
+    run = client.get_run(_evaluated_run(dataset, tracking).run_id)
+    tags = _version_tags(dataset, run)
+    version = _find_version(client, name, tags[_MODEL_TAG])
+    if version is None:
+        return None
+    found = client.get_model_version(name, version)
+    stands = (
+        tags.items() <= found.tags.items()
+        and CHALLENGER in found.aliases
+        and has_current_cards(dataset, found)
+    )
+    run_id = run.info.run_id
+    return Registration(name, version, CHALLENGER, run_id, is_new=False) if stands else None
 
 
 def _evaluated_run(dataset: Dataset, tracking: Tracking) -> RunLog:
@@ -395,7 +428,7 @@ def registered_model(context: dg.AssetExecutionContext) -> dg.MaterializeResult[
             "lineage": dg.MetadataValue.md(lineage_picture(registration.uri, tags)),
             "made of": dg.MetadataValue.md(_lineage_table(tags)),
         },
-        data_version=dg.DataVersion(f"{registration.name}/{registration.version}"),
+        data_version=dg.DataVersion(registration.data_version),
     )
 
 

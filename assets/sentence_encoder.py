@@ -21,7 +21,7 @@ import dagster as dg
 
 from assets.captions import load_captions, read_caption_manifest
 from assets.raw_videos import read_raw_videos
-from assets.workspace import files
+from assets.workspace import files, versions
 from assets.workspace.face import committed, dataset_of, explained, markdown_table, stage_asset
 from assets.workspace.project import Dataset
 from assets.workspace.provenance import check_fit
@@ -117,6 +117,18 @@ def tune_sentence_encoder(dataset: Dataset) -> StageReport:
         )
         report.publish(dataset, record.reason)
         return report
+
+
+def has_current_tuning(dataset: Dataset) -> bool:
+    """Whether there is nothing to tune, and no other reason not to.
+
+    Raises:
+        InputError: if captions has not run, or the encoder's parameters are wrong.
+    """
+    if not versions.is_up_to_date(dataset, STAGE):
+        return False
+    record = TuningRecord.read(dataset.stage(STAGE))
+    return record is not None and record.key == _key(dataset, training_captions(dataset))
 
 
 def read_tuning(dataset: Dataset) -> TuningRecord:

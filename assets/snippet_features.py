@@ -12,15 +12,16 @@ from typing import Any
 import dagster as dg
 import numpy as np
 
-from assets.frames import run_on_frames
+from assets.frames import pixel_card, run_on_frames
 from assets.imports import import_arrays
 from assets.raw_videos import read_raw_videos
 from assets.workspace import files
 from assets.workspace.face import committed, dataset_of, explained, stage_asset
 from assets.workspace.manifest import Manifest, RawVideoRow, StageRow, read_manifest
 from assets.workspace.project import Dataset
-from assets.workspace.stage import ARRAY, StageReport, read_encoder_card
-from tevad_model.encoders.base import Frame
+from assets.workspace.stage import ARRAY, StageReport, is_current, read_encoder_card
+from tevad_model.encoders.base import Frame, VisualEncoder
+from tevad_model.encoders.card import EncoderCard
 from tevad_model.ready_made import FEATURES
 
 STAGE = "snippet_features"
@@ -37,8 +38,6 @@ def extract_snippet_features(dataset: Dataset) -> StageReport:
     Raises:
         InputError: if raw_videos has not run, or the encoder's parameters are wrong.
     """
-    from tevad_model import encoders
-
     if dataset.entry.features:
         return import_arrays(
             dataset,
@@ -47,8 +46,7 @@ def extract_snippet_features(dataset: Dataset) -> StageReport:
             array_name=ARRAY_NAME,
             code_version=CODE_VERSION,
         )
-    params = dataset.params.snippet_features
-    encoder = encoders.build_visual(params.backend, params.options, dataset.project.cache)
+    card, encoder = _build_encoder(dataset)
 
     def encode(frames: Iterable[Frame], _: RawVideoRow) -> files.Array:
         return np.concatenate(list(encoder.encode(frames))).astype(np.float16)
@@ -59,13 +57,31 @@ def extract_snippet_features(dataset: Dataset) -> StageReport:
     return run_on_frames(
         dataset,
         STAGE,
-        params=params,
-        fingerprint=encoder.fingerprint,
+        encoder=card,
         code_version=CODE_VERSION,
         result=ARRAY,
         encode=encode,
         write=write,
     )
+
+
+def has_current_features(dataset: Dataset) -> bool:
+    """Whether there is nothing to extract.
+
+    Raises:
+        InputError: if the encoder's parameters are wrong.
+    """
+    ready_made = bool(dataset.entry.features)
+    card = EncoderCard.ready_made(FEATURES) if ready_made else _build_encoder(dataset)[0]
+    return is_current(dataset, STAGE, card, CODE_VERSION)
+
+
+def _build_encoder(dataset: Dataset) -> tuple[EncoderCard, VisualEncoder]:
+    from tevad_model import encoders
+
+    params = dataset.params.snippet_features
+    encoder = encoders.build_visual(params.backend, params.options, dataset.project.cache)
+    return pixel_card(dataset, params, encoder.fingerprint), encoder
 
 
 def read_snippet_features(dataset: Dataset) -> Manifest[StageRow]:

@@ -5,7 +5,7 @@ the data are now; whatever of it Dagster does not know yet is reported to it as 
 with that data version, the versions it was made from, and the code version.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import dagster as dg
 
@@ -80,8 +80,18 @@ def _unknown(
 
 def latest_version(instance: dg.DagsterInstance, key: dg.AssetKey, dataset: str) -> str | None:
     """The data version of the latest materialization of a dataset's asset."""
+    return _latest_tags(instance, key, dataset).get(DATA_VERSION)
+
+
+def is_latest(instance: dg.DagsterInstance, spec: dg.AssetSpec, dataset: str, version: str) -> bool:
+    """Whether the latest materialization of a dataset's asset has a data version, by this code."""
+    tags = _latest_tags(instance, spec.key, dataset)
+    return (tags.get(DATA_VERSION), tags.get(_CODE_VERSION)) == (version, spec.code_version)
+
+
+def _latest_tags(instance: dg.DagsterInstance, key: dg.AssetKey, dataset: str) -> Mapping[str, str]:
     record = instance.fetch_materializations(
         dg.AssetRecordsFilter(asset_key=key, asset_partitions=[dataset]), limit=1
     ).records
     event = record[0].asset_materialization if record else None
-    return (event.tags or {}).get(DATA_VERSION) if event else None
+    return (event.tags or {}) if event else {}

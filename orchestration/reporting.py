@@ -6,6 +6,7 @@ from assets.promotion.decision import Decision, last_decision
 from assets.workspace import files
 from assets.workspace.project import CHAIN, Dataset
 from assets.workspace.tracking import CHALLENGER, CHAMPION, Tracking, registered_name
+from orchestration.standing import Standing
 
 
 def summary(dataset: Dataset, model: str, seconds: float) -> str:
@@ -35,15 +36,38 @@ def summary(dataset: Dataset, model: str, seconds: float) -> str:
     lines += [
         f"{'whole run':<20}{'':>27}{seconds:>9.1f}",
         f"{'  of it not in stages':<47}{seconds - spent:>9.1f}",
-        "",
     ]
     decision = last_decision(dataset, Tracking.of(dataset.project))
+    return "\n".join([*lines, *_what_there_is(dataset, model, decision)])
+
+
+def standing_summary(dataset: Dataset, standing: Standing, seconds: float) -> str:
+    """What there is where a run would have had nothing to do: the version of every asset.
+
+    Args:
+        dataset: the dataset.
+        standing: how it stands.
+        seconds: wall time of looking.
+    """
+    versions = standing.versions
+    decision = last_decision(dataset, Tracking.of(dataset.project))
+    return "\n".join(
+        [
+            f"{dataset.name}: nothing to do; looked at in {seconds:.1f} s "
+            "(--force starts a run all the same)",
+            f"{'stage':<20}version",
+            *(f"{asset:<20}{version}" for asset, version in versions.items()),
+            *_what_there_is(dataset, versions["registered_model"], decision),
+        ]
+    )
+
+
+def _what_there_is(dataset: Dataset, model: str, decision: Decision | None) -> list[str]:
     figures = {**_figures(dataset), "model version": model}
     if decision:
         figures["decision"] = f"{decision.outcome}: {decision.why}"
-    lines += [f"{name:<24}{text}" for name, text in figures.items()]
-    lines += ["", *_next_steps(dataset, decision)]
-    return "\n".join(lines)
+    lines = [f"{name:<24}{text}" for name, text in figures.items()]
+    return ["", *lines, "", *_next_steps(dataset, decision)]
 
 
 def decision_summary(decision: Decision) -> str:

@@ -218,9 +218,14 @@ def _failed_steps(result: dg.JobExecutionResult) -> list[str]:
     return lines
 
 
+def told_failure(asset: str, check: str, why: str) -> str:
+    """The line that says that a check failed."""
+    return f"{asset}: check {check} failed: {why}"
+
+
 def _failed_checks(result: dg.JobExecutionResult) -> list[str]:
     return [
-        f"{e.asset_key.to_user_string()}: check {e.check_name} failed: {e.description or ''}"
+        told_failure(e.asset_key.to_user_string(), e.check_name, e.description or "")
         for e in (
             event.asset_check_evaluation_data
             for event in result.all_events

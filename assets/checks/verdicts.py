@@ -99,15 +99,27 @@ def verdicts(
         judge: judges them, if that has to be done.
     """
     reports, key = dataset.reports, _key(dataset, stage)
-    path = reports / FOLDER / f"{stage}.json"
-    kept = Verdicts.read(path, reports)
-    if kept is not None and kept.key == key:
+    if kept := _kept(dataset, stage, key):
         return kept, True
     outcomes = judge(dataset)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     given = Verdicts(key, now, tuple(Verdict.of(outcome, reports) for outcome in outcomes))
-    files.write_json(path, asdict(given))
+    files.write_json(_path(dataset, stage), asdict(given))
     return given, False
+
+
+def standing_verdicts(dataset: Dataset, stage: str) -> Verdicts | None:
+    """The verdicts that were given before on a stage's data as they are; None if there are none."""
+    return _kept(dataset, stage, _key(dataset, stage))
+
+
+def _kept(dataset: Dataset, stage: str, key: str) -> Verdicts | None:
+    kept = Verdicts.read(_path(dataset, stage), dataset.reports)
+    return kept if kept is not None and kept.key == key else None
+
+
+def _path(dataset: Dataset, stage: str) -> Path:
+    return dataset.reports / FOLDER / f"{stage}.json"
 
 
 def _key(dataset: Dataset, stage: str) -> str:

@@ -92,6 +92,11 @@ class Decision:
     policy: dict[str, Any]
 
     @property
+    def data_version(self) -> str:
+        """What Dagster knows the decision by."""
+        return f"{self.key}/{self.outcome}"
+
+    @property
     def why(self) -> str:
         """The reasons in one line."""
         return "; ".join(self.reasons)
@@ -167,21 +172,61 @@ def decide(dataset: Dataset, tracking: Tracking, *, dagster_run: str = "") -> De
 
 def _decide(dataset: Dataset, tracking: Tracking, dagster_run: str) -> Decision:
     started = time.perf_counter()
-    name, policy = registered_name(dataset.name), read_policy(dataset.project)
-    challenger = tracking.aliased(name, CHALLENGER)
-    if challenger is None:
-        raise InputError(f"{name}: no version is {CHALLENGER}; materialize registered_model first")
-    incumbent = tracking.aliased(name, CHAMPION)
-    key = _key(dataset, policy, challenger, incumbent)
-    decision = _standing(dataset, tracking, challenger, incumbent, key)
+    question = _Question.of(dataset, tracking)
+    decision = _standing(question)
     is_new = decision is None
     if decision is None:
-        decision = _decide_anew(dataset, tracking, policy, challenger, incumbent, key, dagster_run)
+        decision = _decide_anew(dataset, tracking, question, dagster_run)
+    elif decision.outcome == "promoted":
+        champion.complete_history(dataset, tracking, _promotion(decision))
     report = StageReport.of_whole(
         STAGE, dataset, 1, is_new=is_new, seconds=time.perf_counter() - started
     )
     report.publish(dataset, f"version {decision.version} {decision.outcome}: {decision.why}")
     return decision
+
+
+def standing_decision(dataset: Dataset, tracking: Tracking) -> Decision | None:
+    """The decision on the dataset's challenger as it stands; None if it is to be decided on.
+
+    Raises:
+        InputError: if there is no challenger.
+    """
+    return _standing(_Question.of(dataset, tracking))
+
+
+@dataclass(frozen=True)
+class _Question:
+    """What is to be decided on.
+
+    Attributes:
+        policy: by what.
+        challenger: on which version.
+        incumbent: against which, the champion; None if there is none.
+        key: identity of all that the decision depends on.
+    """
+
+    policy: Policy
+    challenger: ModelVersion
+    incumbent: ModelVersion | None
+    key: str
+
+    @classmethod
+    def of(cls, dataset: Dataset, tracking: Tracking) -> Self:
+        """As it is now.
+
+        Raises:
+            InputError: if there is no challenger.
+        """
+        name, policy = registered_name(dataset.name), read_policy(dataset.project)
+        challenger = tracking.aliased(name, CHALLENGER)
+        if challenger is None:
+            raise InputError(
+                f"{name}: no version is {CHALLENGER}; materialize registered_model first"
+            )
+        incumbent = tracking.aliased(name, CHAMPION)
+        key = _key(dataset, policy, challenger, incumbent)
+        return cls(policy, challenger, incumbent, key)
 
 
 def _key(
@@ -202,34 +247,21 @@ def _key(
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _standing(
-    dataset: Dataset,
-    tracking: Tracking,
-    challenger: ModelVersion,
-    incumbent: ModelVersion | None,
-    key: str,
-) -> Decision | None:
+def _standing(question: _Question) -> Decision | None:
     """The decision that holds for the challenger already, if one does."""
+    challenger, incumbent = question.challenger, question.incumbent
     known = _recorded(challenger)
     if known is None:
         return None
     if known.outcome != "promoted":
-        return known if known.key == key else None
-    if incumbent is None or incumbent.version != challenger.version:
-        return None
-    champion.complete_history(dataset, tracking, _promotion(known))
-    return known
+        return known if known.key == question.key else None
+    return known if incumbent and incumbent.version == challenger.version else None
 
 
 def _decide_anew(
-    dataset: Dataset,
-    tracking: Tracking,
-    policy: Policy,
-    challenger: ModelVersion,
-    incumbent: ModelVersion | None,
-    key: str,
-    dagster_run: str,
+    dataset: Dataset, tracking: Tracking, question: _Question, dagster_run: str
 ) -> Decision:
+    policy, challenger, incumbent = question.policy, question.challenger, question.incumbent
     with tempfile.TemporaryDirectory() as folder:
         held_against = incumbent if incumbent and incumbent.version != challenger.version else None
         evidence = gather(
@@ -247,7 +279,7 @@ def _decide_anew(
             parts=evidence.parts,
             moment=champion.now(),
             by=POLICY,
-            key=key,
+            key=question.key,
             run_id=str(challenger.run_id),
             dagster_run=dagster_run,
             policy=policy.model_dump(mode="json", by_alias=True),

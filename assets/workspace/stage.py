@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from assets.workspace import files
-from assets.workspace.manifest import FILE_NAME, Manifest, StageRow
+from assets.workspace import files, versions
+from assets.workspace.manifest import FILE_NAME, Manifest, StageRow, read_manifest
 from assets.workspace.progress import Progress
 from assets.workspace.project import Dataset
 from tevad_model.encoders.card import EncoderCard
@@ -184,7 +184,7 @@ def run_per_video(
     started = time.perf_counter()
     folder = dataset.stage(stage)
     folder.mkdir(parents=True, exist_ok=True)
-    fingerprint = f"{encoder.fingerprint.digest}.{code_version}"
+    fingerprint = _made_by(encoder, code_version)
     turns = [Turn.of(item, folder, fingerprint, result) for item in items]
     due = [turn for turn in turns if result.header(turn.path) != turn.header]
     if due:  # a manifest never stands beside results it does not describe
@@ -225,6 +225,20 @@ def run_per_video(
     )
     report.publish(dataset)
     return report
+
+
+def is_current(dataset: Dataset, stage: str, encoder: EncoderCard, code_version: str) -> bool:
+    """Whether a stage's results lie there as they were committed, made by this encoder and code."""
+    if not versions.is_up_to_date(dataset, stage):
+        return False
+    folder, made_by = dataset.stage(stage), _made_by(encoder, code_version)
+    return _made_by(read_encoder_card(folder), code_version) == made_by and all(
+        row.fingerprint == made_by for row in read_manifest(folder, StageRow).usable
+    )
+
+
+def _made_by(encoder: EncoderCard, code_version: str) -> str:
+    return f"{encoder.fingerprint.digest}.{code_version}"
 
 
 def read_encoder_card(folder: Path) -> EncoderCard:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import time
+from collections.abc import Iterable
 
 import click
 
 from assets.workspace.project import STAGES, Project
 from orchestration.cli.common import Failure, Interrupted, current_project, reported
+
+logger = logging.getLogger("tevad")
 
 
 @click.command()
@@ -23,18 +27,31 @@ def stage(name: str, dataset_name: str) -> None:
 
 @click.command()
 @click.argument("name")
+@click.option("--force", is_flag=True, help="Start a run even if it would have nothing to do.")
 @reported
-def run(name: str) -> None:
-    """Materialize the whole chain for dataset NAME through Dagster."""
-    _run(current_project(), name)
+def run(name: str, force: bool) -> None:
+    """Materialize the whole chain for dataset NAME through Dagster.
+
+    Starts no run where it would have nothing to do: the source, parameters, code, data, checks,
+    registered model and decision are as the last run left them.
+    """
+    _run(current_project(), name, force=force)
 
 
-def _run(project: Project, name: str) -> None:
-    from orchestration.reporting import summary
+def _run(project: Project, name: str, *, force: bool = False) -> None:
+    from orchestration.reporting import standing_summary, summary
     from orchestration.running import run_chain
+    from orchestration.standing import look
 
     started = time.perf_counter()
     found = project.dataset(name)
+    if not force:
+        standing = look(found)
+        if not standing.reason_to_run:
+            click.echo(standing_summary(found, standing, time.perf_counter() - started))
+            _warn(standing.warnings)
+            return
+        logger.info("%s: a run is due: %s", name, standing.reason_to_run)
     outcome = run_chain(found)
     if outcome.interrupted:
         raise Interrupted(
@@ -44,7 +61,11 @@ def _run(project: Project, name: str) -> None:
         lines = "\n".join(f"  - {line}" for line in outcome.failures)
         raise Failure(f"run {outcome.run_id} of {name} failed:\n{lines}")
     click.echo(summary(found, outcome.model, time.perf_counter() - started))
-    for line in outcome.failures:
+    _warn(outcome.failures)
+
+
+def _warn(lines: Iterable[str]) -> None:
+    for line in lines:
         click.secho(f"warning: {line}", fg="yellow", err=True)
 
 

@@ -12,6 +12,7 @@ import dagster as dg
 import mlflow
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 from dvc.repo import Repo
 from projects import TrainedProject, digests
 
@@ -26,6 +27,7 @@ from assets.workspace.project import CHAIN, STAGES, Dataset, Project
 from assets.workspace.tracking import DATA_TAG, Tracking
 from orchestration.agreement import latest_version
 from orchestration.build import SPECS
+from orchestration.cli import main
 from orchestration.running import run_chain
 from tevad_model.timeline import snippet_count
 
@@ -152,11 +154,13 @@ def test_a_second_run_does_no_work_and_changes_no_byte(trained_copy: Dataset) ->
     project = trained_copy.project
     before = digests(project.data)
     lock = (project.root / versions.LOCK_FILE).read_bytes()
-    outcome = run_chain(trained_copy)
-    assert outcome.success, outcome.failures
-    assert outcome.model == "tevad-rendered/1"
+    result = CliRunner().invoke(main, ["run", "--force", trained_copy.name])
+    assert result.exit_code == 0, result.output
+    assert f"{'model version':<24}tevad-rendered/1" in result.stdout
     assert done(trained_copy) == dict.fromkeys(CHAIN, 0)
-    assert {said.endswith(", on the same data") for said in judged(outcome.run_id)} == {True}
+    with dg.DagsterInstance.get() as instance:
+        [run] = instance.get_runs(limit=1)
+    assert {said.endswith(", on the same data") for said in judged(run.run_id)} == {True}
     assert digests(project.data) == before
     assert (project.root / versions.LOCK_FILE).read_bytes() == lock
     assert dvc_status(project) == {}
