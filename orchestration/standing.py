@@ -22,7 +22,7 @@ from assets.raw_videos import has_taken_in
 from assets.registered_model import standing_registration
 from assets.sentence_encoder import has_current_tuning
 from assets.snippet_features import has_current_features
-from assets.tevad_model import has_current_models, training_run
+from assets.tevad_model import has_current_models
 from assets.workspace import listing, versions
 from assets.workspace.project import CHAIN, STAGES, Dataset
 from assets.workspace.tracking import Tracking
@@ -111,7 +111,6 @@ def _see_verdicts(stage: str, given: Verdicts, checks: dg.AssetChecksDefinition)
 
 def _see_models(dataset: Dataset, tracking: Tracking) -> dict[str, str]:
     """The data version of every asset, MLflow's included."""
-    training_run(dataset, tracking)
     if not is_evaluated(dataset, tracking):
         raise _Due("evaluation_metrics is not as it would be made now")
     registration = standing_registration(dataset, tracking)

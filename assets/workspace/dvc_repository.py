@@ -15,6 +15,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,6 +27,7 @@ from dvc.rwlock import RWLOCK_FILE, RWLOCK_LOCK, RWLockFileCorruptedError
 from dvc.utils.serialize import ParseError
 from dvc.utils.strictyaml import YAMLValidationError
 
+from assets.workspace import files
 from assets.workspace.project import Project
 from assets.workspace.versions import LOCK_REMEDY
 from tevad_model.atomic import replacing
@@ -59,12 +61,30 @@ def opened(project: Project) -> Iterator[Repo]:
     Raises:
         InputError: if the project is none.
     """
+    with _open(project) as repo:
+        yield repo
+
+
+def kept_open(project: Project) -> Repo:
+    """The repository, to look at files only; opened once for as long as its settings stay the same.
+
+    Raises:
+        InputError: if the project is none.
+    """
+    settings = (".dvc/config", ".dvc/config.local", ".dvcignore")
+    return _kept_open(project, tuple(files.stamp(project.root / name) for name in settings))
+
+
+@lru_cache(maxsize=1)
+def _kept_open(project: Project, _: tuple[files.Stamp, ...]) -> Repo:
+    return _open(project)
+
+
+def _open(project: Project) -> Repo:
     try:
-        repo = Repo(str(project.root), fs=_WholeFiles())
+        return Repo(str(project.root), fs=_WholeFiles())
     except NotDvcRepoError:
         raise InputError(f"{project.root}: not a DVC repository; run `dvc init` there") from None
-    with repo:
-        yield repo
 
 
 def in_turn(repo: Repo, work: Callable[[], _T]) -> _T:

@@ -68,12 +68,12 @@ def current(dataset: Dataset, stage: str) -> str:
     """The version of a stage's output as it lies there, whether or not DVC has it."""
     from dvc_data.hashfile.build import build
 
-    from assets.workspace.dvc_repository import opened
+    from assets.workspace.dvc_repository import kept_open
 
-    with opened(dataset.project) as repo:
-        odb, folder = repo.cache.local, str(dataset.stage(stage))
-        _, _, found = build(odb, folder, repo.fs, odb.hash_name, ignore=repo.dvcignore)
-        return str(found.hash_info.value)
+    repo = kept_open(dataset.project)
+    odb, folder = repo.cache.local, str(dataset.stage(stage))
+    _, _, found = build(odb, folder, repo.fs, odb.hash_name, ignore=repo.dvcignore)
+    return str(found.hash_info.value)
 
 
 def all_current(dataset: Dataset, stages: Iterable[str]) -> dict[str, str]:
