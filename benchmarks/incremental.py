@@ -1,17 +1,18 @@
 """What a run costs that has nothing, or one more video, to do, as a dataset grows.
 
 One project grows to each number of videos by turns. At each, ``tevad run`` (a process, by the wall
-clock) runs once more with nothing to do, then with one more video, which ``dvc push`` then takes to
-a remote. What the same took of the processor is stated beside it (``…_cpu_…``): on a machine that
-does other things as well, the clock says little.
+clock) runs once more with nothing to do, the same through Dagster (``--force``), and then with one
+more video, which ``dvc push`` then takes to a remote. What each took of the processor is stated
+beside it (``…_cpu_…``): on a machine that does other things as well, the clock says little.
 
-``rerun_seconds_N`` is the run with nothing to do. ``one_more_seconds_N`` is the run with one more
-video less the work it brings: that video's own (taking in, features, captions, embeddings; by
-itself) and learning anew, which is of all videos and not of the one: training, evaluation and the
-registration of the new model, each stated by itself. ``pushed_objects_N`` are what the push moved,
-and ``pushed_for_the_video_N`` those of them that are the video's own results; the rest are
-manifests, DVC's listings of folders, and what was learned. ``growth_exponent`` is the slope of log
-seconds over log videos, the larger of the two: 0 is constant, 1 is in proportion.
+``rerun_seconds_N`` is the run with nothing to do, ``forced_seconds_N`` the same through Dagster, and
+``forced_over_rerun_N`` the ratio of what they took of the processor. ``one_more_seconds_N`` is the
+run with one more video less the work it brings: that video's own (taking in, features, captions,
+embeddings; by itself) and learning anew, which is of all videos and not of the one: training,
+evaluation and the registration of the new model, each stated by itself. ``pushed_objects_N`` are
+what the push moved, and ``pushed_for_the_video_N`` those of them that are the video's own results;
+the rest are manifests, DVC's listings of folders, and what was learned. ``growth_exponent`` is the
+slope of log seconds over log videos, the larger of the two: 0 is constant, 1 is in proportion.
 
 ``python -m benchmarks.incremental`` prints a table, ``--json`` one object; ``--videos`` says the
 numbers of videos.
@@ -93,6 +94,7 @@ def _measure_at(project: Project, number: int) -> dict[str, float]:
     clips(project, NAME, range(number), frames=FRAMES, preset=PRESET)
     _command(project, "tevad", "run", NAME)
     rerun = _command(project, "tevad", "run", NAME)
+    forced = _command(project, "tevad", "run", "--force", NAME)
     _command(project, "dvc", "push")
     before = _objects(project)
     dataset = clips(project, NAME, range(number + 1), frames=FRAMES, preset=PRESET)
@@ -105,6 +107,9 @@ def _measure_at(project: Project, number: int) -> dict[str, float]:
     return {
         "rerun_seconds": rerun.wall,
         "rerun_cpu_seconds": rerun.cpu,
+        "forced_seconds": forced.wall,
+        "forced_cpu_seconds": forced.cpu,
+        "forced_over_rerun": forced.cpu / rerun.cpu,
         "one_more_seconds": whole.wall - own - sum(learned.values()),
         "one_more_run_seconds": whole.wall,
         "one_more_run_cpu_seconds": whole.cpu,

@@ -66,22 +66,41 @@ class _Due(Exception):  # noqa: N818 - no error
 def look(dataset: Dataset) -> Standing:
     """Look at the source, and find out whether a run of the chain would have anything to do.
 
-    What keeps that from being found out is a reason to run: the run fails by it, where it is seen.
+    Waits for a run that goes on. What keeps that from being found out is a reason to run: the run
+    fails by it, where it is seen.
     """
-    tracking = Tracking.of(dataset.project)
     try:
-        listing.refresh_if_reachable(dataset)
-        _see_data(dataset)
-        warnings = tuple(_see_checks(dataset))
-        with tracking.answering():
-            found = _see_models(dataset, tracking)
-        _see_dagster(dataset, found)
+        with dataset.run_held(), open_instance() as instance:
+            return _look(dataset, instance)
     except (_Due, InputError) as reason:
         return Standing(str(reason))
+
+
+def _look(dataset: Dataset, instance: dg.DagsterInstance) -> Standing:
+    _see_last_run(dataset, instance)  # first: what goes on must not have its listing changed
+    listing.refresh_if_reachable(dataset)
+    _see_data(dataset)
+    warnings = tuple(_see_checks(dataset))
+    tracking = Tracking.of(dataset.project)
+    with tracking.answering():
+        found = _see_models(dataset, tracking)
+    _see_materializations(dataset, found, instance)
     return Standing("", found, warnings)
 
 
+def _see_last_run(dataset: Dataset, instance: dg.DagsterInstance) -> None:
+    of_dataset = dg.RunsFilter(tags={"dagster/partition": dataset.name})
+    last = instance.get_runs(of_dataset, limit=1)
+    if not last:
+        raise _Due("Dagster has no run of it")
+    if last[0].status is not dg.DagsterRunStatus.SUCCESS:
+        raise _Due("the last run has not succeeded")
+
+
 def _see_data(dataset: Dataset) -> None:
+    for stage in CHAIN:
+        if not (dataset.reports / f"{stage}.json").is_file():
+            raise _Due(f"the report of {stage} is not there")
     for stage, is_current in _IS_CURRENT.items():
         if not is_current(dataset):
             raise _Due(f"{stage} is not as it would be made now")
@@ -127,13 +146,10 @@ def _see_models(dataset: Dataset, tracking: Tracking) -> dict[str, str]:
     }
 
 
-def _see_dagster(dataset: Dataset, found: Mapping[str, str]) -> None:
-    with open_instance() as instance:
-        of_dataset = dg.RunsFilter(tags={"dagster/partition": dataset.name})
-        last = instance.get_runs(of_dataset, limit=1)
-        if not last or last[0].status is not dg.DagsterRunStatus.SUCCESS:
-            raise _Due(f"the last run {'has not succeeded' if last else 'is not in Dagster'}")
-        for spec in SPECS:
-            asset = spec.key.to_user_string()
-            if asset in CHAIN and not is_latest(instance, spec, dataset.name, found[asset]):
-                raise _Due(f"Dagster does not have {asset} as it is")
+def _see_materializations(
+    dataset: Dataset, found: Mapping[str, str], instance: dg.DagsterInstance
+) -> None:
+    for spec in SPECS:
+        asset = spec.key.to_user_string()
+        if asset in CHAIN and not is_latest(instance, spec, dataset.name, found[asset]):
+            raise _Due(f"Dagster does not have {asset} as it is")

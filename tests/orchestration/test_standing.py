@@ -75,6 +75,10 @@ def lose_picture(dataset: Dataset, _: pytest.MonkeyPatch) -> None:
     (dataset.reports / "figures" / "timelines.png").unlink()
 
 
+def lose_report(dataset: Dataset, _: pytest.MonkeyPatch) -> None:
+    (dataset.reports / "raw_videos.json").unlink()
+
+
 def lose_page(dataset: Dataset, _: pytest.MonkeyPatch) -> None:
     (dataset.reports / "data_docs" / "captions" / "videos.html").unlink()
 
@@ -153,6 +157,7 @@ CHANGES: dict[str, tuple[Change, str]] = {
     "an encoder's code": (raise_version_of(motion), "captions is not"),
     "an asset's code": (raise_dagsters_code_version, "Dagster does not have registered_model"),
     "a picture": (lose_picture, "evaluation_metrics is not"),
+    "a stage's report": (lose_report, "the report of raw_videos is not there"),
     "a page of the data docs": (lose_page, "captions was not judged"),
     "a verdict": (fail_blocking_check, "captions: check no_caption_is_empty failed"),
     "MLflow's run": (delete_run, "MLflow at sqlite"),
