@@ -30,6 +30,7 @@ from orchestration.agreement import is_latest
 from orchestration.build import SPECS
 from orchestration.instance import open_instance
 from orchestration.running import told_failure
+from tevad_model.atomic import full_disks_named
 from tevad_model.errors import InputError
 
 _IS_CURRENT: Mapping[str, Callable[[Dataset], bool]] = {
@@ -70,7 +71,7 @@ def look(dataset: Dataset) -> Standing:
     fails by it, where it is seen.
     """
     try:
-        with dataset.run_held(), open_instance() as instance:
+        with full_disks_named(), dataset.run_held(), open_instance() as instance:
             return _look(dataset, instance)
     except (_Due, InputError) as reason:
         return Standing(str(reason))
