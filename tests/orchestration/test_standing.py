@@ -17,7 +17,7 @@ from assets.raw_videos import read_raw_videos, video_path
 from assets.tevad_model import find_training_run
 from assets.workspace import files
 from assets.workspace.project import CHAIN, STAGES, Dataset
-from assets.workspace.tracking import CHAMPION, DATA_TAG, Tracking
+from assets.workspace.tracking import CHALLENGER, CHAMPION, DATA_TAG, Tracking
 from assets.workspace.versions import LOCK_FILE, recorded
 from orchestration.cli import main
 from orchestration.standing import look
@@ -106,7 +106,9 @@ def lose_evaluation(dataset: Dataset, _: pytest.MonkeyPatch) -> None:
 
 
 def delete_version(dataset: Dataset, _: pytest.MonkeyPatch) -> None:
-    Tracking.of(dataset.project).client.delete_model_version(MODEL, "1")
+    client = Tracking.of(dataset.project).client
+    version = client.get_model_version_by_alias(MODEL, CHALLENGER)
+    client.delete_model_version(MODEL, str(version.version))
 
 
 def edit_card(dataset: Dataset, _: pytest.MonkeyPatch) -> None:
