@@ -21,41 +21,35 @@ from projects import TrainedProject
 from trials import assert_as_if_undisturbed, fresh
 
 from assets.workspace.project import Dataset
-
-pytestmark = pytest.mark.slow
+from assets.workspace.versions import LOCK_FILE
 
 RUN = ("tevad", "run", "rendered")
 KILLS = 10
 """Of one trial, at most; the run after them is left alone."""
 
 ONE_BY_ONE = (
+    Moment(PHASES["dvc.lock"], nth=2, calls=40),
     Moment(PHASES["snippet_features"], nth=5),
-    Moment(PHASES["dvc.lock"], nth=8, calls=40),
     Moment(PHASES["training"], nth=6, calls=400),
     Moment(PHASES["an alias"]),
 )
-"""In the order in which a run comes to them: amid a stage, a commit, a training, a registration."""
-
-
-@pytest.fixture
-def dataset(
-    project_template: Path,
-    rendered: Path,
-    encoder_cache: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Dataset:
-    return fresh(project_template, rendered, encoder_cache, tmp_path, monkeypatch)
+"""In the order in which a run comes to them: amid a commit, a stage, a training, a registration."""
 
 
 def test_a_run_that_was_killed_ends_as_if_it_had_not_been(
-    dataset: Dataset, trained_project: TrainedProject
+    trained_copy: Dataset, trained_project: TrainedProject, empty_mlflow: Path
 ) -> None:
-    root = dataset.project.root
+    """Of all stages, those are to be done again which the kills are aimed at."""
+    project = trained_copy.project
+    for stage in ("snippet_features", "tevad_model"):
+        shutil.rmtree(trained_copy.stage(stage))
+    (project.root / LOCK_FILE).unlink()
+    shutil.copy(empty_mlflow, project.state / "mlflow.db")
     for moment in ONE_BY_ONE:
-        assert killed(moment, *RUN, root=root).was_killed, f"never came to {moment}"
-    assert ended(*RUN, root=root).code == 0
-    assert_as_if_undisturbed(dataset, trained_project)
+        assert killed(moment, *RUN, root=project.root).was_killed, f"never came to {moment}"
+    last = ended(*RUN, root=project.root)
+    assert last.code == 0, last.said
+    assert_as_if_undisturbed(trained_copy, trained_project)
 
 
 @pytest.mark.slow
