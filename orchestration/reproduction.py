@@ -147,7 +147,7 @@ def reproduce(
             stages = _stages(then, start)
             _bring_data(objects, dataset, then, stages)
             for stage in stages:
-                _run_stage(project, dataset, stage)
+                _run_stage(project, dataset, stage, kept.threads)
             now = versions.all_current(dataset, stages)
             remade = tuple(Remade(stage, then[stage], now[stage]) for stage in stages)
             return Reproduction(
@@ -258,8 +258,12 @@ def _bring_data(
         objects.write(version, dataset.stage(stage), is_wanted)
 
 
-def _run_stage(project: Project, dataset: Dataset, stage: str) -> None:
-    """Run a stage as `dvc repro` does, by the worktree's code, in a store of its own."""
+def _run_stage(project: Project, dataset: Dataset, stage: str, threads: str | None) -> None:
+    """Run a stage as `dvc repro` does, by the worktree's code, in a store of its own.
+
+    It computes on as many threads as the version's run, whatever machine this is: how a sum is
+    split decides its last bits.
+    """
     root = dataset.project.root
     code = os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))
     environment = {
@@ -268,6 +272,7 @@ def _run_stage(project: Project, dataset: Dataset, stage: str) -> None:
         "TEVAD_PROJECT": str(root),
         "TEVAD_CACHE": str(project.cache),
         "DAGSTER_HOME": str(dataset.project.state / "dagster"),
+        **({"OMP_NUM_THREADS": threads} if threads else {}),
     }
     for name in _TEAMS:
         environment.pop(name, None)
@@ -306,7 +311,9 @@ def _other_circumstances(kept: Record, dataset: Dataset, run: Run) -> Iterator[s
         stated = run.data.params.get(name, str(value))
         if stated != str(value):
             yield f"parameter {name}: {stated} in the run, {value} in the params.yaml it keeps"
-    here = record.libraries()
+    if not kept.threads:
+        yield "threads: its run kept no number, the machine's now"
+    here = {**record.libraries(), record.THREADS: kept.threads}
     for name, installed in sorted(kept.libraries.items()):
         if here.get(name) != installed:
             yield f"{name}: {installed} then, {here.get(name, 'absent')} now"

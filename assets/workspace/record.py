@@ -6,7 +6,7 @@ sure to have is kept with the run, as artifacts in the folder :data:`FOLDER`::
     params.yaml, dvc.lock     as they were
     source/                   what the dataset's source listed
     changes.diff              how the code differed from its commit, if it did
-    libraries.json            what was installed
+    libraries.json            what was installed, and on how many threads it computed
 
 No data and no model are kept here, and nothing of the environment, which may hold secrets.
 """
@@ -32,6 +32,8 @@ FOLDER = "project"
 SOURCE = "source"
 CHANGES = "changes.diff"
 LIBRARIES = "libraries.json"
+THREADS = "threads"
+"""The key of the number of threads in it: sums are split by it, so results depend on it."""
 
 _PACKAGE = "tevad"
 
@@ -70,6 +72,11 @@ class Record:
         path = self.folder / CHANGES
         return path if path.is_file() else None
 
+    @property
+    def threads(self) -> str | None:
+        """On how many threads its run computed; None if it is of a time when runs kept no number."""
+        return self.libraries.get(THREADS)
+
     def restore(self, dataset: Dataset) -> None:
         """Put parameters, lock file and listing into their places in a project."""
         for name in (PARAMS, LOCK_FILE):
@@ -90,7 +97,7 @@ def write(dataset: Dataset, code: CodeState, parent: Path) -> Path:
         shutil.copytree(dataset.source, folder / SOURCE)
     if code.changes:
         files.write_bytes(folder / CHANGES, code.changes)
-    files.write_json(folder / LIBRARIES, libraries())
+    files.write_json(folder / LIBRARIES, {**libraries(), THREADS: _threads()})
     return folder
 
 
@@ -100,6 +107,12 @@ def keep_code_of(run: RunLog, parent: Path) -> None:
         (parent / path).unlink(missing_ok=True)
         if path in run.paths(FOLDER):
             run.fetch(path, parent).replace(parent / path)
+
+
+def _threads() -> str:
+    import torch
+
+    return str(torch.get_num_threads())
 
 
 def libraries() -> dict[str, str]:
