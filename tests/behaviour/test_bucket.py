@@ -35,7 +35,6 @@ def tevad(*arguments: str, **environment: str) -> subprocess.CompletedProcess[st
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=240,
         check=False,
     )
     assert "Traceback" not in done.stderr

@@ -45,7 +45,6 @@ def tevad(*arguments: str, largest_file: int | None = None, **environment: str) 
         preexec_fn=limited,
         capture_output=True,
         text=True,
-        timeout=240,
         check=False,
     )
     assert "Traceback" not in done.stderr, done.stderr
@@ -175,7 +174,7 @@ def test_a_lost_database_is_named_and_the_next_run_goes_on(
         wait_until(lambda: has_begun(postgres, name, "raw_videos"))
         postgres.kill()
         try:
-            _, in_between = run.communicate(timeout=400)
+            _, in_between = run.communicate()
             at_the_start = tevad("run", "rendered")
         finally:
             postgres.start()
