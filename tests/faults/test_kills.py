@@ -36,6 +36,7 @@ ONE_BY_ONE = (
 """In the order in which a run comes to them: amid a commit, a training, a registration."""
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_ends_as_if_it_had_not_been(
     trained_copy: Dataset, trained_project: TrainedProject, empty_mlflow: Path
 ) -> None:
