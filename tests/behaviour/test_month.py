@@ -79,13 +79,14 @@ CHANGED_PARAMS: dict[str, dict[str, Any]] = {
         },
     },
     "notifications": {"notifiers": ["webhook"]},
-    # What is trained from now on suits few and short videos, and takes seconds.
+    # What is trained from now on suits few and short videos of two places, and takes seconds.
     "tevad_model": {
         "selection": "last",
-        "iterations": 40,
+        "iterations": 100,
         "batch_size": 8,
         "segments": 8,
         "fusion": "add",
+        "standardize": True,
     },
 }
 
