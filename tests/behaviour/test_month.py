@@ -120,7 +120,7 @@ class Month:
         self._defs = build_defs(dataset.project, clock=self.clock)
         self._repository = self._defs.get_repository_def()
         self._cursors: dict[str, Any] = {}
-        self._ask_automation()  # what was before is no news
+        self.ask_automation()  # what was before is no news
 
     @property
     def source(self) -> Path:
@@ -174,14 +174,18 @@ class Month:
             return self._keep(name, said=str(answer.skip_message))
         known = {run.tags.get(RUN_KEY) for run in self.instance.get_runs()}
         tick = self._keep(name, *(self._run(each) for each in answer if each.run_key not in known))
-        self._ask_automation()
+        self.ask_automation()
         return tick
 
-    def _ask_automation(self) -> Tick:
-        """What Dagster's daemon asks the conditions of the champion's followers, and has made.
+    def ask_automation(self) -> None:
+        """Have made what the conditions of the champion's followers ask for, until they are content.
 
-        Asked after each run, as nothing else makes them true.
+        Asked after each run, their own too, as nothing else makes them true.
         """
+        while self._ask_conditions().runs:
+            pass
+
+    def _ask_conditions(self) -> Tick:
         found = dg.evaluate_automation_conditions(
             self._defs,
             self.instance,
@@ -227,7 +231,7 @@ class Month:
             run_config={"ops": {"roll_champion_back": {"config": config}}},
             raise_on_error=False,
         )
-        self._ask_automation()
+        self.ask_automation()
         return self._succeeded(result.run_id)
 
     def _succeeded(self, run_id: str) -> dg.DagsterRun:
@@ -467,7 +471,7 @@ def it_is_rolled_back_for_the_rest_of_the_month(month: Month, footage: Footage) 
     assert last.why.startswith("false alarms at noon; through the served model its scores differ")
     assert month.made_by(rolled_back)[DECISION]["champion"] == "1"
 
-    [followed] = month.ticks[-1].runs
+    _, followed = runs_of(month.ticks, "automation")[-1]
     assert set(month.made_by(followed)) == set(FOLLOWERS)
     assert month.scored_by(footage) == {"1"}
 
