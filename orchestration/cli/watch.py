@@ -6,7 +6,7 @@ import csv
 import os
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -127,9 +127,11 @@ def _watch_all(watcher: Watcher, streams: list[Stream]) -> None:
     """Watch each in a thread of its own until all have ended or somebody interrupts."""
     stop = threading.Event()
     problems = []
+    running: list[Future[Watched]] = []
     with ThreadPoolExecutor(len(streams), "watch") as pool:
-        running = [pool.submit(watcher.watch, stream, stop) for stream in streams]
-        try:
+        try:  # from the first on: the pool is left only once all have ended
+            for stream in streams:
+                running.append(pool.submit(watcher.watch, stream, stop))
             wait(running)
         except KeyboardInterrupt:
             stop.set()
