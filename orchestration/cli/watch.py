@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from tevad_model.pipeline import Pipeline
     from tevad_model.stream import Stream
 
+_LOOK_EVERY_S = 0.5
+"""How long an interrupt may stay unseen."""
+
 
 @click.command()
 @click.argument("streams", nargs=-1, required=True, callback=address)
@@ -132,7 +135,9 @@ def _watch_all(watcher: Watcher, streams: list[Stream]) -> None:
         try:  # from the first on: the pool is left only once all have ended
             for stream in streams:
                 running.append(pool.submit(watcher.watch, stream, stop))
-            wait(running)
+            # A signal that comes just as this thread falls asleep is seen only when it wakes.
+            while wait(running, timeout=_LOOK_EVERY_S).not_done:
+                pass
         except KeyboardInterrupt:
             stop.set()
     for future in running:
