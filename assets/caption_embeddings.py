@@ -27,7 +27,6 @@ from assets.workspace.stage import (
     read_encoder_card,
     run_per_video,
 )
-from tevad_model.encoders.card import EncoderCard
 from tevad_model.fingerprint import sha256_file
 from tevad_model.ready_made import EMBEDDINGS
 
@@ -95,9 +94,9 @@ def has_current_embeddings(dataset: Dataset) -> bool:
     Raises:
         InputError: if sentence_encoder has not run, or the encoder's parameters are wrong.
     """
-    ready_made = bool(dataset.entry.embeddings)
-    card = EncoderCard.ready_made(EMBEDDINGS) if ready_made else build_sentence_encoder(dataset)[0]
-    return is_current(dataset, STAGE, card, CODE_VERSION)
+    return is_current(
+        dataset, STAGE, CODE_VERSION, ready_made=EMBEDDINGS, build=build_sentence_encoder
+    )
 
 
 def _item(dataset: Dataset, row: StageRow) -> Item:

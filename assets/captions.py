@@ -12,7 +12,7 @@ from typing import Any
 
 import dagster as dg
 
-from assets.frames import pixel_card, run_on_frames
+from assets.frames import pixel_encoder, run_on_frames
 from assets.imports import import_captions
 from assets.raw_videos import frame_of, read_raw_videos
 from assets.workspace import files
@@ -70,17 +70,13 @@ def has_current_captions(dataset: Dataset) -> bool:
     Raises:
         InputError: if the captioner's parameters are wrong.
     """
-    ready_made = bool(dataset.entry.captions)
-    card = EncoderCard.ready_made(CAPTIONS) if ready_made else _build_captioner(dataset)[0]
-    return is_current(dataset, STAGE, card, CODE_VERSION)
+    return is_current(dataset, STAGE, CODE_VERSION, ready_made=CAPTIONS, build=_build_captioner)
 
 
 def _build_captioner(dataset: Dataset) -> tuple[EncoderCard, CaptionEncoder]:
     from tevad_model import encoders
 
-    params = dataset.params.captions
-    captioner = encoders.build_caption(params.backend, params.options, dataset.project.cache)
-    return pixel_card(dataset, params, captioner.fingerprint), captioner
+    return pixel_encoder(dataset, dataset.params.captions, encoders.build_caption)
 
 
 def read_caption_manifest(dataset: Dataset) -> Manifest[StageRow]:

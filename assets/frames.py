@@ -1,8 +1,8 @@
 """What the stages that read pixels share: each video's frames, decoded once, to a row a snippet."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from assets.raw_videos import read_raw_videos, video_path, with_pixels
 from assets.workspace.files import Array
@@ -13,26 +13,34 @@ from assets.workspace.project import Dataset
 from assets.workspace.provenance import check_fit
 from assets.workspace.stage import Item, ResultFile, StageReport, Turn, run_per_video
 from tevad_model import timeline
-from tevad_model.encoders.base import Frame
+from tevad_model.encoders.base import CaptionEncoder, Frame, VisualEncoder
 from tevad_model.encoders.card import EncoderCard, pixel_fingerprint
 from tevad_model.errors import VideoError
-from tevad_model.fingerprint import Fingerprint
 
 _Rows = TypeVar("_Rows", Array, list[str])
+_Encoder = TypeVar("_Encoder", VisualEncoder, CaptionEncoder)
 
 Write = Callable[[Path, _Rows, dict[str, object], RawVideoRow], None]
 """Write a video's rows to the path with the header given."""
 
 
-def pixel_card(dataset: Dataset, params: EncoderParams, fingerprint: Fingerprint) -> EncoderCard:
-    """The card of an encoder that reads the dataset's frames.
+def pixel_encoder(
+    dataset: Dataset,
+    params: EncoderParams,
+    build: Callable[[str, Mapping[str, Any], Path], _Encoder],
+) -> tuple[EncoderCard, _Encoder]:
+    """An encoder to read the dataset's frames, and its card.
 
     Args:
         params: which encoder it is.
-        fingerprint: the encoder's own.
+        build: builds one of its kind.
+
+    Raises:
+        InputError: if the parameters are wrong.
     """
-    max_side = dataset.params.video.max_side
-    return EncoderCard(params.backend, params.options, pixel_fingerprint(fingerprint, max_side))
+    encoder = build(params.backend, params.options, dataset.project.cache)
+    fingerprint = pixel_fingerprint(encoder.fingerprint, dataset.params.video.max_side)
+    return EncoderCard(params.backend, params.options, fingerprint), encoder
 
 
 def run_on_frames(
@@ -48,7 +56,7 @@ def run_on_frames(
     """Run an encoder over the frames of every usable video that has any.
 
     Args:
-        encoder: which it is (:func:`pixel_card`).
+        encoder: which it is (:func:`pixel_encoder`).
         encode: one row a snippet from a video's frames.
         write: keeps a video's rows.
 

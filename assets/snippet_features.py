@@ -12,7 +12,7 @@ from typing import Any
 import dagster as dg
 import numpy as np
 
-from assets.frames import pixel_card, run_on_frames
+from assets.frames import pixel_encoder, run_on_frames
 from assets.imports import import_arrays
 from assets.raw_videos import read_raw_videos
 from assets.workspace import files
@@ -71,17 +71,13 @@ def has_current_features(dataset: Dataset) -> bool:
     Raises:
         InputError: if the encoder's parameters are wrong.
     """
-    ready_made = bool(dataset.entry.features)
-    card = EncoderCard.ready_made(FEATURES) if ready_made else _build_encoder(dataset)[0]
-    return is_current(dataset, STAGE, card, CODE_VERSION)
+    return is_current(dataset, STAGE, CODE_VERSION, ready_made=FEATURES, build=_build_encoder)
 
 
 def _build_encoder(dataset: Dataset) -> tuple[EncoderCard, VisualEncoder]:
     from tevad_model import encoders
 
-    params = dataset.params.snippet_features
-    encoder = encoders.build_visual(params.backend, params.options, dataset.project.cache)
-    return pixel_card(dataset, params, encoder.fingerprint), encoder
+    return pixel_encoder(dataset, dataset.params.snippet_features, encoders.build_visual)
 
 
 def read_snippet_features(dataset: Dataset) -> Manifest[StageRow]:

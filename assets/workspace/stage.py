@@ -227,8 +227,26 @@ def run_per_video(
     return report
 
 
-def is_current(dataset: Dataset, stage: str, encoder: EncoderCard, code_version: str) -> bool:
-    """Whether a stage's results lie there as they were committed, made by this encoder and code."""
+def is_current(
+    dataset: Dataset,
+    stage: str,
+    code_version: str,
+    *,
+    ready_made: str,
+    build: Callable[[Dataset], tuple[EncoderCard, object]],
+) -> bool:
+    """Whether a stage's results lie there as they were committed, made as they would be made now.
+
+    Args:
+        code_version: of the stage.
+        ready_made: the kind of results that the dataset may bring instead.
+        build: gives the encoder that makes them otherwise, and its card.
+
+    Raises:
+        InputError: if the encoder cannot be built.
+    """
+    is_ready_made = bool(getattr(dataset.entry, ready_made))
+    encoder = EncoderCard.ready_made(ready_made) if is_ready_made else build(dataset)[0]
     if not versions.is_up_to_date(dataset, stage):
         return False
     folder, made_by = dataset.stage(stage), _made_by(encoder, code_version)
