@@ -276,9 +276,12 @@ def test_someone_falls() -> None:
     assert "falls" not in " ".join(captions(frames))
 
 
-def test_median_picture_is_the_median() -> None:
-    pictures = np.random.default_rng(0).integers(0, 256, (7, 5, 6), dtype=np.uint8)
-    np.testing.assert_array_equal(median_picture(list(pictures)), np.median(pictures, axis=0))
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 8, 15, 16])
+def test_median_picture_is_the_median(count: int) -> None:
+    """Also of pictures of which not all rows are looked at at once."""
+    pictures = np.random.default_rng(0).integers(0, 256, (count, 50, 400, 3), dtype=np.uint8)
+    lower = np.sort(pictures, axis=0)[(count - 1) // 2]
+    np.testing.assert_array_equal(median_picture(list(pictures)), lower)
 
 
 def test_a_background_is_learned_first() -> None:

