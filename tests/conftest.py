@@ -52,8 +52,10 @@ sentence_encoder: {tune: auto}
 caption_embeddings: {backend: sentence-transformers}
 tevad_model:
   visual_projection: 16
+  segments: 8
   batch_size: 4
   iterations: 30
+  folds: 2
   evaluate_every: 10
   seeds: [0]
 evaluation_metrics: {best_on_test: true, bootstrap: 100}
