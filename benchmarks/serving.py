@@ -42,6 +42,7 @@ from orchestration.running import run_chain
 from orchestration.scoring_client import ScoringClient
 from orchestration.watching import Watcher
 from tevad_model import metrics, timeline, video
+from tevad_model.devices import set_threads
 from tevad_model.encoders.base import Frame
 from tevad_model.live import LiveScorer
 from tevad_model.pipeline import Pipeline
@@ -177,9 +178,9 @@ def _answers(address: str) -> bool:
 
 
 def _streams(pipeline: Pipeline, stream: Path, out: Path) -> dict[str, float]:
-    """Watch the same stream several times at once; one thread of the network for each."""
+    """Watch the same stream several times at once, as `tevad watch` does with its threads."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    set_threads(1)
     try:
         watcher = Watcher(LiveScorer(pipeline), "benchmark", NEVER, NEVER, out)
         stop = threading.Event()
@@ -190,7 +191,7 @@ def _streams(pipeline: Pipeline, stream: Path, out: Path) -> dict[str, float]:
             watched = list(pool.map(lambda each: watcher.watch(each, stop), streams))
         seconds = time.perf_counter() - started
     finally:
-        torch.set_num_threads(threads)
+        set_threads(threads)
     frames = sum(each.frames for each in watched)
     return {
         "streams_2_cores": frames / seconds / FPS,

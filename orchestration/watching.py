@@ -263,32 +263,27 @@ class _Recent:
         self._wanted = max(SNIPPET_FRAMES, round(span_s * fps))
         self._frames: deque[Frame] = deque()
         self._taken: deque[tuple[int, float]] = deque(maxlen=self._wanted)
-        self._lock = threading.Lock()  # pictures are taken in another thread than clips are written
 
     def through(self, frames: Iterable[Frame]) -> Iterator[Frame]:
         """The same pictures, remembered for a while."""
         for count, frame in enumerate(frames, start=1):
-            with self._lock:
-                self._frames.append(frame)
-                if len(self._frames) > min(self._wanted, _CLIP_BYTES // frame.nbytes):
-                    self._frames.popleft()
-                self._taken.append((count, time.monotonic()))
+            self._frames.append(frame)
+            if len(self._frames) > min(self._wanted, _CLIP_BYTES // frame.nbytes):
+                self._frames.popleft()
+            self._taken.append((count, time.monotonic()))
             yield frame
 
     def age(self, snippet: LiveSnippet) -> float:
         """Seconds since the last picture of a snippet was taken."""
         last = snippet.start_frame + snippet.frames
-        with self._lock:
-            moments = [moment for count, moment in self._taken if count >= last]
+        moments = [moment for count, moment in self._taken if count >= last]
         return time.monotonic() - moments[0] if moments else 0.0
 
     def write_clip(self, path: Path) -> None:
         """Write the pictures as a video."""
         from tevad_model.video import encode
 
-        with self._lock:
-            frames = list(self._frames)
-        encode(path, frames, self._fps, crf=23)
+        encode(path, self._frames, self._fps, crf=23)
 
 
 class _Pauses:

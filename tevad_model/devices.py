@@ -1,4 +1,4 @@
-"""Where to compute: the device that a name stands for on this machine."""
+"""Where to compute: the device that a name stands for on this machine, and by how many threads."""
 
 from __future__ import annotations
 
@@ -40,6 +40,15 @@ def resolve_device(name: str) -> torch.device:
     if not present.get(name, False):
         raise InputError(f"device: {name!r} is not available here; use 'auto' or 'cpu'")
     return torch.device(name)
+
+
+def set_threads(count: int) -> None:
+    """Let PyTorch and OpenCV compute by so many threads each, in all of this process."""
+    import cv2
+    import torch
+
+    torch.set_num_threads(count)
+    cv2.setNumThreads(count)
 
 
 def _mps_is_available() -> bool:

@@ -10,38 +10,33 @@ Belongs here: from pictures to snippet scores. Doesn't: where pictures come from
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import chain, repeat
-from queue import SimpleQueue
+from itertools import chain, islice, repeat, tee
 from typing import Any
 
 import numpy as np
 
-from tevad_model import video
 from tevad_model.bags import FloatFeatures
 from tevad_model.encoders.base import Features, Frame
 from tevad_model.errors import InputError
 from tevad_model.pipeline import Pipeline
 from tevad_model.scoring import score
 from tevad_model.timeline import SNIPPET_FRAMES, WINDOW_FRAMES
-from tevad_model.video import FrameStream
 
-HISTORY = 64
-"""Snippets of the past that the network sees: 41 seconds at 25 frames a second, twice the 32
-segments it was trained on."""
+HISTORY = 32
+"""Snippets of the past that the network sees: 20 seconds at 25 frames a second, and as many as the
+segments it is trained on in the paper."""
 
 LOOKAHEAD = 1
 """Snippets of the future that a score waits for."""
 
 _CAPTIONS_KNOWN = 4096
 """Captions whose embeddings are kept: a motion captioner says the same again and again."""
-
-_END = object()
 
 
 @dataclass(frozen=True)
@@ -99,6 +94,9 @@ class LiveScorer:
         self._pipeline = pipeline
         self._history = history
         self._lookahead = lookahead
+        # No more streams than cores encode at a time. Others would not be sooner done: they would
+        # take Python's lock from each other at each picture, at half of what encoding costs.
+        self._turns = threading.Semaphore(os.cpu_count() or 1)
         # The tokenizers of transformers are not to be used by two threads at once.
         self._embedding = threading.Lock()
         self._embed = lru_cache(_CAPTIONS_KNOWN)(self._embed_one)
@@ -117,9 +115,9 @@ class LiveScorer:
         """Yield a stream's snippets, in order, each as soon as it can be scored.
 
         Args:
-            frames: RGB pictures of one size, shape (height, width, 3), uint8; all but the first
-                are taken in a thread of their own. Memory does not grow with their number. Where
-                there are none, as in a stream that ends before its first, there is no snippet.
+            frames: RGB pictures of one size, shape (height, width, 3), uint8, each taken when an
+                encoder wants it. Memory does not grow with their number. Where there are none, as
+                in a stream that ends before its first, there is no snippet.
             fps: frames a second.
 
         Raises:
@@ -130,16 +128,37 @@ class LiveScorer:
         first = next(pictures, None)
         if first is None:
             return
+        snippets = self._snippets(chain([first], pictures), fps)
+        while True:
+            with self._turns:
+                snippet = next(snippets, None)
+            if snippet is None:
+                return
+            yield snippet
+
+    def _snippets(self, pictures: Iterator[Frame], fps: float) -> Iterator[LiveSnippet]:
+        """A stream's snippets; each is asked for by who has a turn."""
         seen = _Counter()
-        pictures = seen.through(chain([first], pictures))
         window: deque[_Encoded] = deque(maxlen=self._history + self._lookahead)
         number = -1
-        for number, encoded in enumerate(self._encoded(pictures, fps)):
+        for number, encoded in enumerate(self._encoded(self._read(seen.through(pictures)), fps)):
             window.append(encoded)
             if number >= self._lookahead:
                 yield self._scored(window, number - self._lookahead, number, seen.count)
         for snippet in range(max(0, number - self._lookahead + 1), number + 1):
             yield self._scored(window, snippet, number, seen.count)
+
+    def _read(self, pictures: Iterator[Frame]) -> Iterator[Frame]:
+        """The same pictures, a snippet of them at a time, for which one waits without a turn."""
+        while True:
+            self._turns.release()
+            try:
+                read = list(islice(pictures, SNIPPET_FRAMES))
+            finally:
+                self._turns.acquire()
+            if not read:
+                return
+            yield from read
 
     def _scored(
         self, window: deque[_Encoded], snippet: int, newest: int, frames: int
@@ -161,21 +180,17 @@ class LiveScorer:
         )
 
     def _encoded(self, frames: Iterable[Frame], fps: float) -> Iterator[_Encoded]:
-        """Encode snippet by snippet; every encoder runs in a thread of its own."""
+        """Encode snippet by snippet, one encoder after the other.
+
+        What one encoder has read and the other has not is kept meanwhile: a few snippets.
+        """
         visual, captioner = self._pipeline.visual, self._pipeline.captioner
-        tasks: list[Callable[[FrameStream], Iterator[Any]]] = []
-        if visual is not None:
-            tasks.append(lambda stream: (row for rows in visual.encode(stream) for row in rows))
-        if captioner is not None:
-            tasks.append(lambda stream: captioner.caption(stream, fps))
-        with ExitStack() as open_streams:
-            streams = [open_streams.enter_context(s) for s in video.broadcast(frames, len(tasks))]
-            results = [_in_thread(task, s) for task, s in zip(tasks, streams, strict=True)]
-            features = results[0] if visual is not None else repeat(None)
-            captions = results[-1] if captioner is not None else repeat("")
-            for row, caption in zip(features, captions, strict=False):
-                kept = None if row is None else row.astype(np.float16)  # as the stage keeps them
-                yield _Encoded(caption, kept, self._text(caption))
+        readers = list(tee(frames, sum(each is not None for each in (visual, captioner))))
+        captions = repeat("") if captioner is None else captioner.caption(readers.pop(), fps)
+        batches = repeat([None]) if visual is None else visual.encode(readers.pop())
+        for row, caption in zip(chain.from_iterable(batches), captions, strict=False):
+            kept = None if row is None else row.astype(np.float16)  # as the stage keeps them
+            yield _Encoded(caption, kept, self._text(caption))
 
     def _text(self, caption: str) -> Features | None:
         return None if self._pipeline.sentence is None else self._embed(caption)
@@ -202,32 +217,3 @@ class _Counter:
 
 def _stacked(rows: list[Any]) -> Any:
     return None if rows[0] is None else np.stack(rows)
-
-
-def _in_thread(task: Callable[[FrameStream], Iterator[Any]], stream: FrameStream) -> Iterator[Any]:
-    """What a task makes of a stream, made in a thread of its own; its error is raised here.
-
-    The thread runs ahead of the others by no more pictures than wait in a stream.
-    """
-    results: SimpleQueue[Any] = SimpleQueue()
-
-    def work() -> None:
-        try:
-            for result in task(stream):
-                results.put((result, None))
-            results.put((_END, None))
-        except BaseException as error:  # noqa: BLE001 - handed on, and raised there
-            results.put((_END, error))
-
-    threading.Thread(target=work, name="encoder", daemon=True).start()
-    return _taken(results)
-
-
-def _taken(results: SimpleQueue[Any]) -> Iterator[Any]:
-    while True:
-        result, error = results.get()
-        if error is not None:
-            raise error
-        if result is _END:
-            return
-        yield result

@@ -66,19 +66,18 @@ def watch(
 
     Each alert is a folder with a clip and its record. Ctrl-C ends the watch.
     """
-    import torch
-
     from assets.scoring import default_model, loaded
     from assets.workspace.tracking import Tracking
     from orchestration.notifications import build_notifier
     from orchestration.watching import Watcher
+    from tevad_model.devices import set_threads
     from tevad_model.live import LOOKAHEAD, LiveScorer
 
     project = current_project()
     tracking = Tracking.of(project)
     notifiers = [build_notifier(name) for name in tell]
     # Streams run side by side; threads of their own would only get into each other's way.
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // len(streams)))
+    set_threads(max(1, (os.cpu_count() or 1) // len(streams)))
     with (
         loaded(model or default_model(tracking), tracking, project.cache, at_once=True) as (
             version,

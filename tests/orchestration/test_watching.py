@@ -188,7 +188,6 @@ def test_the_command_says_what_it_cannot_watch(trained: TrainedProject) -> None:
     assert "models:/nobody@champion" in done.output
 
 
-@pytest.mark.slow
 def test_an_interrupt_ends_the_watch_and_sums_it_up(
     trained: TrainedProject, clip: Path, tmp_path: Path
 ) -> None:
