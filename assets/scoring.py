@@ -203,16 +203,12 @@ def newest_version(dataset: Dataset, tracking: Tracking) -> ModelVersion | None:
     Raises:
         InputError: if the registry does not answer.
     """
-    from mlflow.exceptions import MlflowException
-
-    try:
+    with tracking.answering():
         found = tracking.client.search_model_versions(
             f"name = '{registered_name(dataset.name)}'",
             order_by=["version_number DESC"],
             max_results=1,
         )
-    except MlflowException as error:
-        raise InputError(f"MLflow at {tracking.address}: {error.message}") from None
     return found[0] if found else None
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import assets
 import tevad_model
 from assets.checks.expectations import CheckOutcome
-from assets.workspace import files, versions
+from assets.workspace import files, listing, versions
 from assets.workspace.project import STAGES, Dataset
 
 FOLDER = "checks"
@@ -125,10 +125,7 @@ def _path(dataset: Dataset, stage: str) -> Path:
 def _key(dataset: Dataset, stage: str) -> str:
     identity = {
         **(_data(dataset, stage) if stage in STAGES else {"report": _report(dataset, stage)}),
-        "source": {
-            path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in sorted(dataset.source.iterdir())
-        },
+        "source": listing.digest(dataset),
         "limits": dataset.params.checks.model_dump(mode="json"),
         "code": _code(),
         "great_expectations": installed_version("great_expectations"),

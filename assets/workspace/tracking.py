@@ -133,14 +133,12 @@ class Tracking:
         try:
             yield
         except (MlflowException, DBAPIError) as error:
-            raise self._unusable(error) from error
-
-    def _unusable(self, error: Exception) -> InputError:
-        said = " ".join(str(error).partition("[SQL")[0].split())
-        damaged = ", or if it is damaged, move it away" if self.uri.startswith("sqlite:") else ""
-        return InputError(
-            f"MLflow at {self.address}: {said}; once it answers{damaged}, run again: what was made is kept"
-        )
+            said = " ".join(str(error).partition("[SQL")[0].split())
+            repair = ", or if it is damaged, move it away" if self.uri.startswith("sqlite:") else ""
+            raise InputError(
+                f"MLflow at {self.address}: {said}; once it answers{repair}, run again: "
+                "what was made is kept"
+            ) from error
 
     def experiment(self, name: str) -> str:
         """The id of an experiment, made if absent.
@@ -151,17 +149,17 @@ class Tracking:
         from mlflow.exceptions import MlflowException
 
         client = self.client
-        try:
-            found = client.get_experiment_by_name(name)
-            if found is not None:
+        with self.answering():
+            if found := client.get_experiment_by_name(name):
                 return str(found.experiment_id)
             location = f"{self.artifacts}/{name}" if self.artifacts else None
-            return str(client.create_experiment(name, artifact_location=location))
-        except MlflowException as error:
-            made_meanwhile = error.error_code == _EXISTS and client.get_experiment_by_name(name)
-            if made_meanwhile:
+            try:
+                return str(client.create_experiment(name, artifact_location=location))
+            except MlflowException as error:
+                made_meanwhile = error.error_code == _EXISTS and client.get_experiment_by_name(name)
+                if not made_meanwhile:
+                    raise
                 return str(made_meanwhile.experiment_id)
-            raise self._unusable(error) from None
 
     def find_runs(self, experiment: str, tags: Mapping[str, str]) -> list[Run]:
         """The finished runs that carry all the tags, latest first."""
@@ -238,12 +236,13 @@ class Tracking:
         """
         from mlflow.exceptions import MlflowException
 
-        try:
-            return self.client.get_model_version_by_alias(name, alias)
-        except MlflowException as error:
-            if error.error_code in _ABSENT:
-                return None
-            raise self._unusable(error) from None
+        with self.answering():
+            try:
+                return self.client.get_model_version_by_alias(name, alias)
+            except MlflowException as error:
+                if error.error_code not in _ABSENT:
+                    raise
+        return None
 
     def run_page(self, run_id: str) -> str:
         """The address of a run's page: on the tracking server, or on the one `tevad up` starts."""
