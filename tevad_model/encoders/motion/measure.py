@@ -7,10 +7,12 @@ speeds are such pixels a second.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -29,8 +31,6 @@ Mask = npt.NDArray[np.uint8]
 
 Rows = npt.NDArray[np.float32]
 """One value for each picture row, shape (height,)."""
-
-IntArray = npt.NDArray[np.intp]
 
 _SMALLEST_SIDE = 16
 """Optical flow needs about 12 pixels; smaller pictures are padded."""
@@ -197,6 +197,18 @@ class Background:
         return np.asarray(cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((2, 2), np.uint8)))
 
 
+class Region(NamedTuple):
+    """Where a blob is in a mask.
+
+    Attributes:
+        box: its rows and columns.
+        inside: which pixels of the box are the blob's, shape (height, width) of the box.
+    """
+
+    box: tuple[slice, slice]
+    inside: npt.NDArray[np.bool_]
+
+
 class OpticalFlow:
     """Dense inverse search (Kroeger et al., ECCV 2016) at its fastest setting.
 
@@ -213,7 +225,7 @@ class OpticalFlow:
 
 def regions(
     mask: Mask, flow: Flow, smallest_area: float, top: int = 0
-) -> list[tuple[Blob, tuple[IntArray, IntArray]]]:
+) -> list[tuple[Blob, Region]]:
     """The connected regions of a mask that lie wholly between the picture's left and right side.
 
     Args:
@@ -223,7 +235,7 @@ def regions(
         top: picture row at which mask and flow begin; blobs are told in rows of the picture.
 
     Returns:
-        Each region's blob and the rows and columns of its pixels in the mask.
+        Each region's blob and its place in the mask.
     """
     if cv2.countNonZero(mask) < smallest_area:
         return []
@@ -234,13 +246,14 @@ def regions(
         # What the picture's side cuts off has neither its own size nor a flow to trust.
         if x == 0 or x + width == mask.shape[1]:
             continue
-        rows, columns = np.nonzero(labels[y : y + height, x : x + width] == label)
-        pixels = (rows + y, columns + x)
+        box = slice(y, y + height), slice(x, x + width)
+        inside = labels[box] == label
         centre = x + width / 2
-        width = int(np.ptp(columns[rows < _ABOVE_SHADOW * height])) + 1
-        vx, vy = _median(flow[..., 0][pixels]), _median(flow[..., 1][pixels])
+        upper = np.flatnonzero(inside[: math.ceil(_ABOVE_SHADOW * height)].any(axis=0))
+        width = int(upper[-1] - upper[0]) + 1
+        vx, vy = _median(flow[..., 0][box][inside]), _median(flow[..., 1][box][inside])
         blob = Blob(centre, top + y + height, width, height, vx, vy)
-        found.append((blob, pixels))
+        found.append((blob, Region(box, inside)))
     return found
 
 
@@ -328,10 +341,10 @@ class Meter:
         racing = mask & (speed > fast.speed[top : top + len(mask), None])
         racing = cv2.morphologyEx(racing, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
         racers = []
-        for blob, pixels in regions(racing, flow, self._smallest_area, top):
+        for blob, region in regions(racing, flow, self._smallest_area, top):
             if blob.height >= fast.height[int(blob.foot) - 1]:
                 racers.append(blob)
-                mask[pixels] = 0
+                mask[region.box][region.inside] = 0
         return racers
 
     def learn(self, pictures: Sequence[Frame]) -> None:
