@@ -1,12 +1,12 @@
-"""What serving costs over scoring directly, how many streams two cores watch, and what live costs in AUC.
+"""What serving and watching cost: requests over direct calls, streams on two cores, live AUC.
 
 On UCSD Ped2, by the presets ``ped2-embedded`` and ``ped2-streams``, which looks at smaller pictures;
 the figures of the latter end in ``_small``. ``serve_overhead`` is the median time of a request of
 `mlflow models serve` for a 10-second clip over that of the same pipeline called in this process, less
-1; requests and calls take turns. ``streams_2_cores`` is how many streams of 25 frames a second, 360×240, `tevad watch`'s
-watcher takes in on two cores, as fast as it goes, with alerts off. ``live_auc_loss_<n>`` is the frame
-AUC of the test split scored offline less that of live scores with a lookahead of n snippets.
-``python -m benchmarks.serving`` prints a table, ``--json`` one object.
+1; requests and calls take turns. ``streams_2_cores`` is how many streams of 25 frames a second,
+360×240, `tevad watch`'s watcher takes in on two cores, as fast as it goes, with alerts off.
+``live_auc_loss_<n>`` is the frame AUC of the test split scored offline less that of live scores with
+a lookahead of n snippets. ``python -m benchmarks.serving`` prints a table, ``--json`` one object.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ CLIP_S, STREAM_S = 10, 40
 REQUESTS = 20
 STREAMS = 8
 CRF = 23
-"""x264's default: about 300 kbit/s of these pictures, as cameras send them."""
+"""x264's default: about 260 kbit/s of these pictures, as cameras send them."""
 
 LOOKAHEADS = (0, 1, 2, 4)
 NEVER = 2.0

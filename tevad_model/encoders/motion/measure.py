@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -89,6 +88,19 @@ class Blob:
     vy: float
 
 
+@dataclass(frozen=True, slots=True)
+class Region:
+    """Where a blob is in a mask.
+
+    Attributes:
+        box: its rows and columns.
+        inside: which pixels of the box are the blob's, shape (height, width) of the box.
+    """
+
+    box: tuple[slice, slice]
+    inside: npt.NDArray[np.bool_]
+
+
 def working_picture(frame: Frame, longest_side: int) -> Frame:
     """A frame scaled down to ``longest_side`` where it is larger."""
     height, width = frame.shape[:2]
@@ -141,8 +153,7 @@ def _median_network(count: int) -> tuple[tuple[int, int, bool, bool], ...]:
 
 def _merge_exchange(count: int) -> Iterator[tuple[int, int]]:
     """Batcher's sorting network (Knuth, The Art of Computer Programming 3, algorithm 5.2.2 M)."""
-    top = 1 << max(0, (count - 1).bit_length() - 1)
-    p = top if count > 1 else 0
+    p = top = (1 << (count - 1).bit_length()) >> 1
     while p:
         q, r, d = top, 0, p
         while True:
@@ -195,18 +206,6 @@ class Background:
         # Legs and heads part from bodies that look like the ground: join upwards, then drop specks.
         mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((5, 3), np.uint8))
         return np.asarray(cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((2, 2), np.uint8)))
-
-
-class Region(NamedTuple):
-    """Where a blob is in a mask.
-
-    Attributes:
-        box: its rows and columns.
-        inside: which pixels of the box are the blob's, shape (height, width) of the box.
-    """
-
-    box: tuple[slice, slice]
-    inside: npt.NDArray[np.bool_]
 
 
 class OpticalFlow:
