@@ -113,7 +113,9 @@ def read_manifest_file(path: Path, row_type: type[_Row]) -> Manifest[_Row]:
     """Read a manifest wherever its file lies, such as in DVC's cache."""
     import pyarrow.parquet as pq
 
-    rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+    # Of one file, which needs none of what `read_table` imports to read a dataset of many.
+    with pq.ParquetFile(path) as file:
+        rows: list[dict[str, Any]] = file.read().to_pylist()
     return Manifest.of(row_type(**row) for row in rows)
 
 
