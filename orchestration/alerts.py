@@ -17,6 +17,7 @@ import dagster as dg
 
 from orchestration.notifications import Kind, Notice, Notifier, NotToldError
 from orchestration.redaction import redacted
+from orchestration.running import why_failed
 
 ENDED = (dg.DagsterEventType.RUN_FAILURE, dg.DagsterEventType.RUN_SUCCESS)
 """The ends of a run that are looked at. Who cancels a run knows of it."""
@@ -157,13 +158,9 @@ def _refusals(instance: dg.DagsterInstance, run_id: str) -> Iterator[tuple[str, 
 
 
 def _why(instance: dg.DagsterInstance, ended: dg.EventLogEntry) -> str:
-    """The innermost cause of each failed step, else what Dagster says of the run's end."""
-    causes = []
-    for event in _events(instance, ended.run_id, dg.DagsterEventType.STEP_FAILURE):
-        error = event.step_failure_data.error
-        while error is not None and error.cause is not None:
-            error = error.cause
-        causes.append(f"{event.step_key}: {error.message if error else 'no reason was recorded'}")
+    """Why each step failed, else what Dagster says of the run's end."""
+    failures = _events(instance, ended.run_id, dg.DagsterEventType.STEP_FAILURE)
+    causes = [f"{event.step_key}: {why_failed(event)}" for event in failures]
     return "; ".join(causes) or ended.user_message or str(ended.message)
 
 

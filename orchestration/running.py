@@ -196,10 +196,8 @@ def _registered(result: dg.JobExecutionResult) -> str:
 def _interrupted(result: dg.JobExecutionResult) -> bool:
     from assets.workspace.face import STOPPED
 
-    steps = [event.step_failure_data for event in result.all_events if event.is_step_failure]
-    if any(
-        step.user_failure_data and step.user_failure_data.description == STOPPED for step in steps
-    ):
+    failures = [event for event in result.all_events if event.is_step_failure]
+    if any(why_failed(event) == STOPPED for event in failures):
         return True
     reasons = {
         event.job_failure_data.failure_reason for event in result.all_events if event.is_job_failure
@@ -208,14 +206,22 @@ def _interrupted(result: dg.JobExecutionResult) -> bool:
 
 
 def _failed_steps(result: dg.JobExecutionResult) -> list[str]:
-    lines = []
-    for event in result.all_events:
-        if event.is_step_failure and event.step_failure_data.error:
-            cause = event.step_failure_data.error
-            while cause.cause is not None:
-                cause = cause.cause
-            lines.append(f"{event.step_key}: {cause.message.strip()}")
-    return lines
+    return [
+        f"{event.step_key}: {why_failed(event)}"
+        for event in result.all_events
+        if event.is_step_failure
+    ]
+
+
+def why_failed(event: dg.DagsterEvent) -> str:
+    """Why a step failed: in the words of what the user can repair, else the innermost cause."""
+    failure = event.step_failure_data
+    if failure.user_failure_data and failure.user_failure_data.description:
+        return str(failure.user_failure_data.description)
+    error = failure.error
+    while error is not None and error.cause is not None:
+        error = error.cause
+    return error.message.strip() if error else "no reason was recorded"
 
 
 def told_failure(asset: str, check: str, why: str) -> str:

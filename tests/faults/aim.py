@@ -15,13 +15,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-
-from assets.workspace.project import STAGES
 
 _HOOK = Path(__file__).parent / "hook"
 _PATIENCE = 1500.0
@@ -61,9 +58,6 @@ PHASES: dict[str, str] = {
 }
 """Where a run can be killed, by what it does there; in the order of a run."""
 
-EVERYWHERE = {"DVC's cache", "dvc.lock", "DVC's own files", "any moment", "Dagster's events"}
-"""Phases that come again at every stage; they are aimed at where the run goes on."""
-
 _CALLS = {"training": 20_000, "any moment": 5_000}
 _FEW_CALLS = 300
 """Function calls over which moments are spread after each line."""
@@ -83,11 +77,30 @@ class Moment:
     nth: int = 1
     calls: int = 0
 
-    @classmethod
-    def within(cls, phase: str, lines: int, chance: random.Random) -> Moment:
-        """Some moment of a phase that has so many lines in a whole run."""
-        nth = chance.randint(1, max(1, lines // len(STAGES)) if phase in EVERYWHERE else lines)
-        return cls(PHASES[phase], nth, chance.randint(0, _CALLS.get(phase, _FEW_CALLS)))
+
+def moments_in(
+    phases: Iterable[str], lines: Sequence[frozenset[str]], chance: random.Random
+) -> list[tuple[str, Moment]]:
+    """Some moment of each phase, in the order of a run, each counted from the one before.
+
+    For what is killed at each of them and goes on from there: it does again only what was left.
+
+    Args:
+        phases: of :data:`PHASES`.
+        lines: what :func:`census` found of a whole run.
+        chance: chooses.
+    """
+    places = sorted(
+        (chance.choice([place for place, found in enumerate(lines) if phase in found]), phase)
+        for phase in phases
+    )
+    moments, done = [], 0
+    for place, phase in places:
+        left = sum(phase in found for found in lines[done : place + 1])
+        calls = chance.randint(0, _CALLS.get(phase, _FEW_CALLS))
+        moments.append((phase, Moment(PHASES[phase], max(1, left), calls)))
+        done = place + 1
+    return moments
 
 
 @dataclass(frozen=True)
@@ -114,14 +127,14 @@ def signalled(name: str, moment: Moment, *command: str, root: Path) -> Ended:
     return _ended({**asdict(moment), "action": name}, command, root)
 
 
-def counted(patterns: Mapping[str, str], *command: str, root: Path, scratch: Path) -> Counter[str]:
-    """Run a command and say how many lines each pattern finds."""
-    ended = _ended({"patterns": dict(patterns), "counts": str(scratch / "counts")}, command, root)
+def census(
+    patterns: Mapping[str, str], *command: str, root: Path, scratch: Path
+) -> list[frozenset[str]]:
+    """Run a command; for each of its lines, in their order, the names of the patterns that find it."""
+    ended = _ended({"patterns": dict(patterns), "lines": str(scratch / "lines")}, command, root)
     assert ended.code == 0, ended.said
-    counts: Counter[str] = Counter()
-    for path in scratch.glob("counts.*"):
-        counts.update(json.loads(path.read_text()))
-    return counts
+    lines = [line for path in scratch.glob("lines.*") for line in json.loads(path.read_text())]
+    return [frozenset(names) for _, names in sorted(lines)]
 
 
 class Paused:

@@ -14,7 +14,6 @@ import sqlite3
 import sys
 import threading
 import time
-from collections import Counter
 from pathlib import Path
 
 _WRITING = os.O_WRONLY | os.O_RDWR
@@ -63,20 +62,21 @@ class _Moment:
 
 
 class _Census:
-    """Counts how often each pattern finds a line, and writes that down when the process ends."""
+    """Notes when which patterns found a line, and writes that down when the process ends."""
 
     def __init__(self, aim):
         self._patterns = {name: re.compile(text) for name, text in aim["patterns"].items()}
-        self._found = Counter()
+        self._lines = []
         self._process = os.getpid()
-        atexit.register(self._write, Path(aim["counts"]))
+        atexit.register(self._write, Path(aim["lines"]))
 
     def see(self, line):
-        self._found.update(name for name, p in self._patterns.items() if p.search(line))
+        if found := [name for name, p in self._patterns.items() if p.search(line)]:
+            self._lines.append((time.monotonic_ns(), found))  # one clock for all processes
 
     def _write(self, path):
-        if self._found and os.getpid() == self._process:  # a fork's are its parent's too
-            path.with_name(f"{path.name}.{os.getpid()}").write_text(json.dumps(self._found))
+        if self._lines and os.getpid() == self._process:  # a fork's are its parent's too
+            path.with_name(f"{path.name}.{os.getpid()}").write_text(json.dumps(self._lines))
 
 
 def _watch(watcher):
