@@ -100,7 +100,9 @@ def evaluate(dataset: Dataset, tracking: Tracking) -> StageReport:
 
 def _evaluate(dataset: Dataset, tracking: Tracking) -> StageReport:
     started = time.perf_counter()
-    files.remove_partial(dataset.stage(STAGE))
+    for folder in (dataset.stage(STAGE), dataset.folder / PLOTS):
+        files.remove_partial(folder)
+    files.remove_partial(dataset.folder, below=False)  # there, other stages are at work
     inputs = read_inputs(dataset)
     is_there = _is_there(dataset)
     if not is_there:

@@ -157,9 +157,10 @@ def read_lines(path: Path) -> tuple[dict[str, Any], list[Any]] | None:
     return (header, rows) if isinstance(header, dict) else None
 
 
-def remove_partial(folder: Path) -> None:
-    """Remove what killed runs left half-written below a folder."""
-    for path in folder.rglob(f"{TEMPORARY_PREFIX}*"):
+def remove_partial(folder: Path, *, below: bool = True) -> None:
+    """Remove what killed runs left half-written in a folder, and in those below it."""
+    pattern = f"{TEMPORARY_PREFIX}*"
+    for path in folder.rglob(pattern) if below else folder.glob(pattern):
         path.unlink()
 
 

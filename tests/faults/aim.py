@@ -83,7 +83,8 @@ def moments_in(
 ) -> list[tuple[str, Moment]]:
     """Some moment of each phase, in the order of a run, each counted from the one before.
 
-    For what is killed at each of them and goes on from there: it does again only what was left.
+    For what is killed at each of them and goes on from there: it does again only what was left, or
+    less, where it got further before it was killed.
 
     Args:
         phases: of :data:`PHASES`.
@@ -98,7 +99,7 @@ def moments_in(
     for place, phase in places:
         left = sum(phase in found for found in lines[done : place + 1])
         calls = chance.randint(0, _CALLS.get(phase, _FEW_CALLS))
-        moments.append((phase, Moment(PHASES[phase], max(1, left), calls)))
+        moments.append((phase, Moment(PHASES[phase], chance.randint(1, max(1, left)), calls)))
         done = place + 1
     return moments
 

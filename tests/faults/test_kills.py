@@ -32,12 +32,12 @@ KILLS = 9
 ONE_BY_ONE = (
     Moment(PHASES["dvc.lock"], nth=2, calls=40),
     Moment(PHASES["training"], nth=6, calls=400),
+    Moment(r"^write .*/data/rendered/\.partial-\w+\.json$", calls=20),
     Moment(PHASES["an alias"]),
 )
-"""In the order in which a run comes to them: amid a commit, a training, a registration."""
+"""In the order in which a run comes to them: amid a commit, a training, the metrics, a registration."""
 
 
-@pytest.mark.slow
 def test_a_run_that_was_killed_ends_as_if_it_had_not_been(
     trained_copy: Dataset, trained_project: TrainedProject, empty_mlflow: Path
 ) -> None:

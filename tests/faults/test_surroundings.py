@@ -25,8 +25,6 @@ from trials import assert_all_agree, assert_as_if_undisturbed
 
 from assets.workspace.project import FEATURE_STAGES, Dataset, Project
 
-pytestmark = pytest.mark.slow
-
 TEVAD, MLFLOW = (str(Path(sys.executable).with_name(name)) for name in ("tevad", "mlflow"))
 RUN = ("run", "rendered")
 TRAIN = ("stage", "tevad_model", "--dataset", "rendered")
@@ -146,6 +144,7 @@ def test_a_tracking_server_that_is_lost_amid_work_is_named_and_the_next_run_goes
         assert_as_if_undisturbed(trained_copy, trained_project)
 
 
+@pytest.mark.slow
 def test_a_disk_that_takes_no_more_is_named_and_the_next_run_goes_on(trained_copy: Dataset) -> None:
     retrain(trained_copy)
     before = digests(trained_copy.stage("evaluation_metrics"))
@@ -163,6 +162,7 @@ def has_begun(postgres: PostgresServer, database: str, step: str) -> bool:
     return bool(postgres.execute(events, database))
 
 
+@pytest.mark.slow
 def test_a_lost_database_is_named_and_the_next_run_goes_on(
     trained_copy: Dataset, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -216,6 +216,7 @@ def test_a_full_disk_is_named_and_the_next_run_goes_on(
         monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_folder_that_may_not_be_written_is_named_and_the_next_run_goes_on(
     trained_copy: Dataset,
 ) -> None:
@@ -231,6 +232,7 @@ def test_a_folder_that_may_not_be_written_is_named_and_the_next_run_goes_on(
     assert tevad(*TRAIN) == ""
 
 
+@pytest.mark.slow
 def test_a_store_of_mlflow_that_is_locked_is_named_and_the_next_run_goes_on(
     trained_copy: Dataset,
 ) -> None:
@@ -260,6 +262,7 @@ def test_a_damaged_store_of_mlflow_is_named_and_a_new_one_is_filled(
 
 
 def test_a_database_of_dagster_that_is_locked_is_named(trained_copy: Dataset) -> None:
+    retrain(trained_copy)  # to look whether anything is to be done, a lock does not hinder
     home = trained_copy.project.state / "dagster"
     databases = sorted(home.rglob("*.db"))
     assert databases

@@ -24,8 +24,6 @@ from assets.workspace.project import Dataset
 from assets.workspace.tracking import CHALLENGER, Tracking, registered_name
 from orchestration.datasets import add_dataset
 
-pytestmark = pytest.mark.slow
-
 RUN = ("tevad", "run", "rendered")
 IN_TRAINING = Moment(PHASES["training"], nth=3)
 IN_THE_RUN = Moment(r"^sql .*/dagster/.* INSERT INTO runs\b")
