@@ -159,7 +159,7 @@ def _register_as_it_is(dataset: Dataset, tracking: Tracking) -> Registration:
     is_new = version is None
     if version is None:
         model = _log_model(dataset, tracking, run)
-        version = _create_version(client, name, model, run, tags)
+        version = _create_version(tracking, name, model, run, tags)
     else:
         for key, value in tags.items():
             client.set_model_version_tag(name, version, key, value)
@@ -226,16 +226,12 @@ def _find_version(client: "MlflowClient", name: str, data_version: str) -> str |
 
 
 def _create_version(
-    client: "MlflowClient", name: str, model: "LoggedModel", run: "Run", tags: dict[str, str]
+    tracking: Tracking, name: str, model: "LoggedModel", run: "Run", tags: dict[str, str]
 ) -> str:
-    from mlflow.exceptions import MlflowException
     from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
-    try:
-        client.create_registered_model(name)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
+    client = tracking.client
+    tracking.name_model(name)
     # The tags come with the version: it is never seen without its lineage.
     created = client.create_model_version(
         name,

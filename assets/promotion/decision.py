@@ -121,16 +121,9 @@ class Decision:
 
 def last_decision(dataset: Dataset, tracking: Tracking) -> Decision | None:
     """The last decision on a version of a dataset's model; None if there is none yet."""
-    from mlflow.exceptions import MlflowException
-
     name = registered_name(dataset.name)
-    try:
-        model = tracking.client.get_registered_model(name)
-    except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            return None
-        raise
-    version = model.tags.get(LAST_TAG)
+    model = tracking.registered_model(name)
+    version = model.tags.get(LAST_TAG) if model else None
     return decision_on(tracking, name, version) if version else None
 
 

@@ -26,7 +26,7 @@ from tevad_model.errors import InputError
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModel, Run
-    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 
 DATA_TAG = "tevad.data."
 """Prefix of the tags that hold data versions: ``tevad.data.<stage>`` = DVC md5."""
@@ -243,6 +243,37 @@ class Tracking:
                 if error.error_code not in _ABSENT:
                     raise
         return None
+
+    def registered_model(self, name: str) -> RegisteredModel | None:
+        """A registered model; None if there is none of that name.
+
+        Raises:
+            InputError: if the registry cannot be reached.
+        """
+        from mlflow.exceptions import MlflowException
+
+        with self.answering():
+            try:
+                return self.client.get_registered_model(name)
+            except MlflowException as error:
+                if error.error_code not in _ABSENT:
+                    raise
+        return None
+
+    def name_model(self, name: str) -> None:
+        """Have a registered model of that name; another process may make it meanwhile.
+
+        Raises:
+            InputError: if the registry cannot be reached.
+        """
+        from mlflow.exceptions import MlflowException
+
+        with self.answering():
+            try:
+                self.client.create_registered_model(name)
+            except MlflowException as error:
+                if error.error_code != _EXISTS:
+                    raise
 
     def run_page(self, run_id: str) -> str:
         """The address of a run's page: on the tracking server, or on the one `tevad up` starts."""
