@@ -1,4 +1,4 @@
-"""Files in the project's folders that no run goes on from: for whoever holds the datasets."""
+"""Files in the project's folders that no run goes on from: for whoever holds datasets and DVC's lock."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from assets.sentence_encoder import STAGE as TUNING
 from assets.tevad_model import STAGE as TRAINING
 from assets.tevad_model import has_current_models
 from assets.workspace.project import Dataset, Project
+from assets.workspace.versions import LOCK_FILE
 from orchestration.garbage.heap import Heap
 from tevad_model.atomic import TEMPORARY_PREFIX
 
@@ -43,6 +44,7 @@ def heaps(project: Project, datasets: Iterable[Dataset]) -> list[Heap]:
         for path in folder.rglob(f"{TEMPORARY_PREFIX}*")
         if not any(path.is_relative_to(other) for other in work)
     ]
+    partial += project.root.glob(f"{TEMPORARY_PREFIX}*{Path(LOCK_FILE).suffix}")
     return [_heap(WORK, work), _heap(HALF_WRITTEN, partial), _heap(ENCODERS, _unused(project))]
 
 

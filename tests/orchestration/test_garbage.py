@@ -105,8 +105,9 @@ def test_leftovers_in_folders_go_and_what_training_goes_on_from_stays(
     for path in (work / "incoming" / "a.mp4", work / "tevad_model" / "bags", gone / "intake.json"):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("left")
-    partial = trained_copy.stage(STAGE) / ".partial-abc.jsonl"
-    partial.write_text("half")
+    partial = {trained_copy.stage(STAGE) / ".partial-abc.jsonl", project.root / ".partial-abc.lock"}
+    for path in partial:
+        path.write_text("half")
     new, old = (project.cache / f"network-{name}.onnx" for name in ("new", "old"))
     for path in (new, old):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -116,10 +117,10 @@ def test_leftovers_in_folders_go_and_what_training_goes_on_from_stays(
     collection = gc(trained_copy, delete=True)
     assert found(collection) == {
         leftovers.WORK: {str(work / "incoming"), str(work / "tevad_model"), str(gone)},
-        leftovers.HALF_WRITTEN: {str(partial)},
+        leftovers.HALF_WRITTEN: {str(path) for path in partial},
         leftovers.ENCODERS: {str(old)},
     }
-    assert not any(path.exists() for path in (work / "tevad_model", gone, partial, old))
+    assert not any(path.exists() for path in (work / "tevad_model", gone, *partial, old))
     assert new.is_file()
     assert (work / "intake.json").is_file()
 
