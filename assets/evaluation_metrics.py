@@ -101,8 +101,8 @@ def evaluate(dataset: Dataset, tracking: Tracking) -> StageReport:
 def _evaluate(dataset: Dataset, tracking: Tracking) -> StageReport:
     started = time.perf_counter()
     for folder in (dataset.stage(STAGE), dataset.folder / PLOTS):
-        files.remove_partial(folder)
-    files.remove_partial(dataset.folder, below=False)  # there, other stages are at work
+        files.remove_half_written(folder)
+    files.remove_half_written(dataset.folder, below=False)  # there, other stages are at work
     inputs = read_inputs(dataset)
     is_there = _is_there(dataset)
     if not is_there:

@@ -448,7 +448,7 @@ def _warnings(listed: Listing) -> tuple[str, ...]:
 def _write(dataset: Dataset, manifest: Manifest[RawVideoRow], listed: Listing) -> None:
     folder = dataset.stage(STAGE)
     usable = manifest.by_video()
-    files.remove_partial(folder)
+    files.remove_half_written(folder)
     files.remove_others(folder / VIDEOS, {folder / row.path for row in usable.values()})
     if listed.events is None:
         (folder / EVENTS).unlink(missing_ok=True)

@@ -90,7 +90,7 @@ def _score(dataset: Dataset, tracking: Tracking) -> StageReport:
     version = served_version(dataset, tracking)
     folder = scores_folder(dataset)
     folder.mkdir(parents=True, exist_ok=True)
-    files.remove_partial(folder)
+    files.remove_half_written(folder)
     raw = read_raw_videos(dataset)
     sources = _sources(dataset, raw.usable)
     turns = [_Turn.of(row, sources[row.video], version, folder) for row in raw.usable]

@@ -95,6 +95,7 @@ def tune_sentence_encoder(dataset: Dataset) -> StageReport:
         reads = [] if dataset.entry.embeddings else ["captions"]
         check_fit(dataset, f"{STAGE} of {dataset.name}", reads)
         folder = dataset.stage(STAGE)
+        files.remove_half_written(folder)
         captions = training_captions(dataset)
         key, reason = _key(dataset, captions), _why_not(dataset, captions)
         record = TuningRecord.read(folder)

@@ -211,7 +211,7 @@ def _train(dataset: Dataset, tracking: Tracking, tags: dict[str, str]) -> StageR
     inputs = read_inputs(dataset)
     check_inputs(inputs, f"training {dataset.name}")
     folder = dataset.stage(STAGE)
-    files.remove_partial(folder)
+    files.remove_half_written(folder)
     is_there = is_current(dataset, inputs)
     if not is_there:
         (folder / TRAINING).unlink(missing_ok=True)

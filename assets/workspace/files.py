@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -24,6 +25,9 @@ from tevad_model.atomic import TEMPORARY_PREFIX, replacing
 from tevad_model.errors import InputError
 
 _HEADER = "header"
+
+_HALF_WRITTEN = re.compile(rf"^{re.escape(TEMPORARY_PREFIX)}|\.[\w-]{{22}}\.tmp$")
+"""The names of this project's temporary files, and of DVC's (``dvc_objects.fs.utils.tmp_fname``)."""
 
 Array = npt.NDArray[Any]
 
@@ -157,10 +161,18 @@ def read_lines(path: Path) -> tuple[dict[str, Any], list[Any]] | None:
     return (header, rows) if isinstance(header, dict) else None
 
 
-def remove_partial(folder: Path, *, below: bool = True) -> None:
-    """Remove what killed runs left half-written in a folder, and in those below it."""
-    pattern = f"{TEMPORARY_PREFIX}*"
-    for path in folder.rglob(pattern) if below else folder.glob(pattern):
+def half_written(folder: Path, *, below: bool = True) -> Iterator[Path]:
+    """What killed processes left half-written in a folder, and in those below it.
+
+    DVC's too: it puts files to their place by way of others beside them, of names of its own.
+    """
+    found = folder.rglob("*") if below else folder.glob("*")
+    return (path for path in found if _HALF_WRITTEN.search(path.name) and not path.is_dir())
+
+
+def remove_half_written(folder: Path, *, below: bool = True) -> None:
+    """Remove what :func:`half_written` finds."""
+    for path in list(half_written(folder, below=below)):
         path.unlink()
 
 

@@ -11,6 +11,7 @@ from assets.raw_videos import INCOMING
 from assets.sentence_encoder import STAGE as TUNING
 from assets.tevad_model import STAGE as TRAINING
 from assets.tevad_model import has_current_models
+from assets.workspace import files
 from assets.workspace.project import Dataset, Project
 from assets.workspace.versions import LOCK_FILE
 from orchestration.garbage.heap import Heap
@@ -41,7 +42,7 @@ def heaps(project: Project, datasets: Iterable[Dataset]) -> list[Heap]:
         path
         for dataset in datasets
         for folder in (dataset.folder, dataset.work, dataset.reports)
-        for path in folder.rglob(f"{TEMPORARY_PREFIX}*")
+        for path in files.half_written(folder)
         if not any(path.is_relative_to(other) for other in work)
     ]
     partial += project.root.glob(f"{TEMPORARY_PREFIX}*{Path(LOCK_FILE).suffix}")

@@ -39,6 +39,7 @@ PHASES: dict[str, str] = {
     "raw_videos": _stage("raw_videos"),
     "snippet_features": _stage("snippet_features"),
     "DVC's cache": rf"{_FILES}/\.dvc/cache/",
+    "DVC's links": rf"{_FILES}/data/.*\.[\w-]{{22}}\.tmp$",
     "captions": _stage("captions"),
     "dvc.lock": rf"{_FILES}/(dvc\.lock|\.partial-\w+\.lock)$",
     "sentence_encoder": _stage("sentence_encoder"),

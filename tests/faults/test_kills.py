@@ -26,7 +26,7 @@ from assets.workspace.versions import LOCK_FILE
 from orchestration.running import run_chain
 
 RUN = ("tevad", "run", "rendered")
-KILLS = 9
+KILLS = 10
 """Of one trial, at most; the run after them is left alone."""
 
 ONE_BY_ONE = (

@@ -27,6 +27,21 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_leftover(tmp_path: Path) 
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_what_killed_processes_left_goes_and_all_else_stays(tmp_path: Path) -> None:
+    """Of DVC's names, those that it gave to its own files when it was killed."""
+    left = {".partial-a1.csv", ".fU8LZeZHp1Qzdi-VdSczrA.tmp", "a.csv.oC3yUq4_1jv-nFvZzGmR9w.tmp"}
+    kept = {"a.csv", ".gitignore", "notes.tmp"}
+    for folder in (tmp_path, tmp_path / "below"):
+        folder.mkdir(exist_ok=True)
+        for name in left | kept:
+            (folder / name).write_text("something")
+    files.remove_half_written(tmp_path, below=False)
+    assert {path.name for path in tmp_path.iterdir()} == kept | {"below"}
+    assert {path.name for path in (tmp_path / "below").iterdir()} == left | kept
+    files.remove_half_written(tmp_path)
+    assert {path.name for path in (tmp_path / "below").iterdir()} == kept
+
+
 def test_arrays_come_back_with_their_header(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     array = np.arange(12, dtype=np.float16).reshape(3, 2, 2)
