@@ -4,6 +4,7 @@ A project here is a real one: a git and DVC repository with this repository's ``
 ``mlflow/``, and state of its own for Dagster and MLflow.
 """
 
+import gc
 import json
 import os
 import shutil
@@ -34,6 +35,8 @@ os.environ.update(
     HF_HUB_DISABLE_TELEMETRY="1",
     OMP_WAIT_POLICY="PASSIVE",
 )
+
+gc.set_threshold(100_000)  # as the command line does; else a tenth of the time goes into it
 
 # A shell starts what runs in the background deaf to Ctrl-C, and so would be what tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
