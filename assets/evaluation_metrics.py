@@ -102,7 +102,7 @@ def _evaluate(dataset: Dataset, tracking: Tracking) -> StageReport:
     started = time.perf_counter()
     for folder in (dataset.stage(STAGE), dataset.folder / PLOTS):
         files.remove_half_written(folder)
-    files.remove_half_written(dataset.folder, below=False)  # there, other stages are at work
+    files.remove_half_written(dataset.folder, below=False)  # below it, DVC may be linking
     inputs = read_inputs(dataset)
     is_there = _is_there(dataset)
     if not is_there:

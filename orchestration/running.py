@@ -196,8 +196,7 @@ def _registered(result: dg.JobExecutionResult) -> str:
 def _interrupted(result: dg.JobExecutionResult) -> bool:
     from assets.workspace.face import STOPPED
 
-    failures = [event for event in result.all_events if event.is_step_failure]
-    if any(why_failed(event) == STOPPED for event in failures):
+    if any(why_failed(event) == STOPPED for event in result.get_step_failure_events()):
         return True
     reasons = {
         event.job_failure_data.failure_reason for event in result.all_events if event.is_job_failure
@@ -206,11 +205,8 @@ def _interrupted(result: dg.JobExecutionResult) -> bool:
 
 
 def _failed_steps(result: dg.JobExecutionResult) -> list[str]:
-    return [
-        f"{event.step_key}: {why_failed(event)}"
-        for event in result.all_events
-        if event.is_step_failure
-    ]
+    failures = result.get_step_failure_events()
+    return [f"{event.step_key}: {why_failed(event)}" for event in failures]
 
 
 def why_failed(event: dg.DagsterEvent) -> str:

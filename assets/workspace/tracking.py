@@ -49,8 +49,21 @@ _SQLITE = "sqlite:///"
 _NAME = "mlflow.runName"
 _METRICS_AT_ONCE = 1000
 _EXISTS = "RESOURCE_ALREADY_EXISTS"
-_ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
-"""What MLflow says of a model it does not have, and of an alias that the model does not have."""
+_NO_MODEL = "RESOURCE_DOES_NOT_EXIST"
+_NO_ALIAS = "INVALID_PARAMETER_VALUE"
+"""What MLflow says of an alias that a model does not have."""
+
+
+@contextmanager
+def _passed_over(*codes: str) -> Iterator[None]:
+    """Pass over what MLflow refuses by one of these codes."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code not in codes:
+            raise
 
 
 @dataclass(frozen=True)
@@ -234,15 +247,10 @@ class Tracking:
         Raises:
             InputError: if the registry cannot be reached.
         """
-        from mlflow.exceptions import MlflowException
-
-        with self.answering():
-            try:
-                return self.client.get_model_version_by_alias(name, alias)
-            except MlflowException as error:
-                if error.error_code not in _ABSENT:
-                    raise
-        return None
+        found: ModelVersion | None = None
+        with self.answering(), _passed_over(_NO_MODEL, _NO_ALIAS):
+            found = self.client.get_model_version_by_alias(name, alias)
+        return found
 
     def registered_model(self, name: str) -> RegisteredModel | None:
         """A registered model; None if there is none of that name.
@@ -250,15 +258,10 @@ class Tracking:
         Raises:
             InputError: if the registry cannot be reached.
         """
-        from mlflow.exceptions import MlflowException
-
-        with self.answering():
-            try:
-                return self.client.get_registered_model(name)
-            except MlflowException as error:
-                if error.error_code not in _ABSENT:
-                    raise
-        return None
+        found: RegisteredModel | None = None
+        with self.answering(), _passed_over(_NO_MODEL):
+            found = self.client.get_registered_model(name)
+        return found
 
     def name_model(self, name: str) -> None:
         """Have a registered model of that name; another process may make it meanwhile.
@@ -266,14 +269,8 @@ class Tracking:
         Raises:
             InputError: if the registry cannot be reached.
         """
-        from mlflow.exceptions import MlflowException
-
-        with self.answering():
-            try:
-                self.client.create_registered_model(name)
-            except MlflowException as error:
-                if error.error_code != _EXISTS:
-                    raise
+        with self.answering(), _passed_over(_EXISTS):
+            self.client.create_registered_model(name)
 
     def run_page(self, run_id: str) -> str:
         """The address of a run's page: on the tracking server, or on the one `tevad up` starts."""

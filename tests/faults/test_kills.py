@@ -13,7 +13,6 @@ import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -118,5 +117,9 @@ def kill_at(moments: Iterable[tuple[str, Moment]], root: Path) -> list[str]:
     A moment that does not come, because its work was done before an earlier kill, is no kill: the
     run has ended then, and nothing is left to kill.
     """
-    hit = takewhile(lambda at: killed(at[1], *RUN, root=root).was_killed, moments)
-    return [phase for phase, _ in hit]
+    hit: list[str] = []
+    for phase, moment in moments:
+        if not killed(moment, *RUN, root=root).was_killed:
+            break
+        hit.append(phase)
+    return hit
