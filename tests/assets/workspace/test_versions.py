@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from dvc.repo import Repo
+from dvc.utils.serialize import dumps_yaml
 
 from assets.workspace import files, versions
 from assets.workspace.params import DatasetParams, write_dataset
@@ -36,6 +37,29 @@ def test_a_commit_takes_what_lies_there_and_leaves_nothing_to_do(dataset: Datase
     assert versions.recorded(dataset.project) == {("raw_videos", "site"): version}
     with Repo(str(dataset.project.root)) as repo:
         assert repo.status(targets=["raw_videos@site"]) == {}
+
+
+def test_a_commit_writes_what_dvc_itself_would(dataset: Dataset) -> None:
+    root, stages = dataset.project.root, ("raw_videos", "snippet_features")
+    for stage in stages:
+        versions.commit(dataset, stage)
+    ours = (root / "dvc.lock").read_bytes()
+    (root / "dvc.lock").unlink()
+    with Repo(str(root)) as repo:
+        for stage in stages:
+            repo.commit(target=f"{root}/dvc.yaml:{stage}@site", force=True)
+    assert ours == (root / "dvc.lock").read_bytes()
+
+
+def test_a_commit_keeps_what_else_the_lock_file_has(dataset: Dataset) -> None:
+    lock = dataset.project.root / "dvc.lock"
+    other = {"cmd": "make", "outs": [{"path": "else/where", "md5": "0" * 32, "size": 1}]}
+    before = {"schema": "2.0", "datasets": [], "stages": {"other": other}}
+    lock.write_text(dumps_yaml(before))
+    versions.commit(dataset, "raw_videos")
+    after = files.read_yaml(lock)
+    assert list(after["stages"]) == ["other", "raw_videos@site"]
+    assert after | {"stages": {"other": after["stages"]["other"]}} == before
 
 
 def test_a_commit_of_what_is_committed_writes_nothing(dataset: Dataset) -> None:
