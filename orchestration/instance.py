@@ -68,7 +68,7 @@ def configure_instance(project: Project) -> None:
     home = project.state / "dagster"
     if os.environ.setdefault("DAGSTER_HOME", str(home)) == str(home):
         home.mkdir(parents=True, exist_ok=True)
-        _write(home / "dagster.yaml", {**_SETTINGS, **_storage(database)})
+        _write(home / "dagster.yaml", {**_SETTINGS, **_storage(home, database)})
 
 
 @contextmanager
@@ -152,10 +152,15 @@ def _write(path: Path, content: dict[str, Any]) -> None:
             temporary.write_text(text.getvalue(), encoding="utf-8")
 
 
-def _storage(database: Database | None) -> dict[str, Any]:
+def _storage(home: Path, database: Database | None) -> dict[str, Any]:
     """Where Dagster keeps its state: by default SQLite, beside its settings."""
     if database is None:
-        return {}
+        kept = {
+            "module": "orchestration.event_log",
+            "class": "KeptSqliteEventLogStorage",
+            "config": {"base_dir": str(home / "history" / "runs")},
+        }
+        return {"event_log_storage": kept}
     postgres = {
         "scheme": SCHEME,
         "hostname": database.host,
