@@ -59,6 +59,11 @@ def personal(project: Project, places: Places) -> list[Server]:
     return [shown, *mlflow, review(places)]
 
 
+def ready() -> Server:
+    """What commands start from at once; nobody waits for it, as commands do without."""
+    return Server("Ready", [sys.executable, "-m", "orchestration.ready.server"], "", "")
+
+
 def team(project: Project, places: Places, only: str | None = None) -> list[list[Server]]:
     """A team's servers in two groups: those that the others ask are first.
 

@@ -36,7 +36,8 @@ class Server:
         name: what its log is called.
         command: its program's whole path and arguments.
         address: where it listens; empty for one that does not.
-        health: the address that answers, or the command that succeeds, when it is ready.
+        health: the address that answers, or the command that succeeds, when it is ready; empty for
+            one that nobody waits for.
         environment: what it is told besides, where other users of the machine do not see it.
     """
 
@@ -151,6 +152,8 @@ def _wait_until_ready(server: Server, process: subprocess.Popen[bytes], logs: Pa
 
 
 def _is_ready(server: Server) -> bool:
+    if not server.health:
+        return True
     if isinstance(server.health, str):
         return _answers(server.health)
     environment = _environment(server)

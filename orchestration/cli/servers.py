@@ -9,7 +9,7 @@ import click
 
 from assets.workspace.database import Database
 from orchestration.cli.common import current_project, reported
-from orchestration.profiles import CODE, MLFLOW, TEAM, Places, personal, team
+from orchestration.profiles import CODE, MLFLOW, TEAM, Places, personal, ready, team
 from orchestration.serving import LOOPBACK, Server, become, start, stop
 from tevad_model.errors import InputError
 
@@ -37,8 +37,13 @@ _PERSONAL, _TEAM = "personal", "team"
     help="Where a team's code location listens, and the others find it.",
 )  # fmt: skip
 @click.option("--code-port", "code", default=4000, show_default=True, help="Its port.")
+@click.option(
+    "--ready/--no-ready", "keep_ready", default=True, show_default=True,
+    help="Keep a process that has loaded the libraries (0.8 GB), for commands to start at once; "
+    "not for a team.",
+)  # fmt: skip
 @reported
-def up(profile: str, only: str | None, **where: Any) -> None:
+def up(profile: str, only: str | None, keep_ready: bool, **where: Any) -> None:
     """Start Dagster (UI and daemon), MLflow and the review pages, until interrupted."""
     if only and profile != _TEAM:
         raise InputError("--only is for --profile team")
@@ -51,6 +56,8 @@ def up(profile: str, only: str | None, **where: Any) -> None:
             err=True,
         )
     groups = _prepared(project, places, profile, only)
+    if keep_ready and profile == _PERSONAL:
+        groups.append([ready()])
     if only:
         _become(project, groups, only)
     else:

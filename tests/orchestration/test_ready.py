@@ -1,0 +1,195 @@
+"""Commands from the process that is ready: a real one, in a real project, and what it must not change."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from networking import wait_until
+from projects import copy_project
+
+import orchestration
+from assets.workspace.locks import locked
+from assets.workspace.params import DatasetParams, write_dataset
+from assets.workspace.project import Dataset, Project
+from orchestration.ready import SOCKET
+
+TEVAD = Path(sys.executable).with_name("tevad")
+WAITS = ("stage", "raw_videos", "--dataset", "site")
+"""A command that waits for as long as somebody else works on the dataset."""
+
+
+@dataclass
+class Ready:
+    """The process, its project and its log."""
+
+    process: subprocess.Popen[bytes]
+    root: Path
+    log: Path
+    environment: dict[str, str]
+    tevad: list[str]
+
+    @property
+    def dataset(self) -> Dataset:
+        return Project.at(self.root).dataset("site")
+
+    def start(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [*self.tevad, *arguments],
+            cwd=self.root / "data",
+            env={**self.environment, **variables},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, *arguments: str, **variables: str) -> tuple[int, str, str]:
+        done = self.start(*arguments, **variables)
+        out, err = done.communicate()
+        return done.returncode, out, err
+
+    @contextmanager
+    def waiting(self) -> Iterator[tuple[subprocess.Popen[str], int]]:
+        """A command that waits, and the process that is it."""
+        with locked(self.dataset.work / "lock", "the dataset"):
+            command = self.start(*WAITS)
+            assert command.stderr is not None
+            assert "waits for process" in command.stderr.readline()
+            [child] = children(self.process.pid)
+            yield command, child
+        command.communicate()
+
+
+def children(pid: int) -> list[int]:
+    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@contextmanager
+def started(root: Path, tevad: list[str], **variables: str) -> Iterator[Ready]:
+    foreign = ("TEVAD_", "PYTEST_", "DAGSTER_", "MLFLOW_")
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(foreign)
+    }
+    environment |= variables
+    log = root.parent / "ready.log"
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "orchestration.ready.server"],
+            cwd=root,
+            env=environment,
+            stderr=file,
+            start_new_session=True,
+        )
+    try:
+        ready = Ready(process, root, log, environment, tevad)
+        wait_until(lambda: log.read_text().count("ready for") == 1 or process.poll() is not None)
+        assert process.poll() is None, log.read_text()
+        yield ready
+    finally:
+        process.kill()
+        process.wait()
+
+
+def with_a_dataset(template: Path, folder: Path) -> Path:
+    root = copy_project(template, folder)
+    write_dataset(root, "site", DatasetParams(source="nowhere"))
+    (root / "data").mkdir(exist_ok=True)
+    return root
+
+
+@pytest.fixture(scope="module")
+def ready(project_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ready]:
+    deep = tmp_path_factory.mktemp("ready") / ("a-folder-whose-name-is-long" * 4)
+    with started(with_a_dataset(project_template, deep), [str(TEVAD)]) as found:
+        yield found
+
+
+@pytest.mark.parametrize("arguments", [("dataset", "list"), ("run", "none")])
+def test_a_command_says_and_returns_what_it_does_by_itself(
+    ready: Ready, arguments: tuple[str, ...]
+) -> None:
+    before = ready.log.read_text()
+    there = ready.run(*arguments)
+    assert ready.log.read_text() == before
+    assert there == ready.run(*arguments, UNKNOWN_TO_IT="1")
+    assert "runs by itself: other values of UNKNOWN_TO_IT" in ready.log.read_text()
+    assert there[1] or "error: " in there[2]
+
+
+def test_it_listens_to_its_user_alone(ready: Ready) -> None:
+    assert (ready.root / ".tevad" / SOCKET).stat().st_mode & 0o777 == 0o700
+
+
+def test_a_command_of_another_project_runs_by_itself(ready: Ready, project_root: Path) -> None:
+    (project_root / ".tevad" / SOCKET).symlink_to(ready.root / ".tevad" / SOCKET)
+    code, out, err = ready.run("dataset", "list", TEVAD_PROJECT=str(project_root))
+    assert (code, "site" in out, err) == (0, False, "")
+    assert f"its project is {project_root}" in ready.log.read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_reaches_the_command(ready: Ready, number: signal.Signals) -> None:
+    with ready.waiting() as (command, child):
+        command.send_signal(number)
+        assert command.wait() == 1
+        assert command.stderr is not None
+        assert "Aborted!" in command.stderr.read()
+        wait_until(lambda: not is_running(child))
+
+
+def test_a_command_goes_with_whoever_handed_it_over(ready: Ready) -> None:
+    with ready.waiting() as (command, child):
+        command.kill()
+        wait_until(lambda: not is_running(child))
+        assert not Project.at(ready.root).dataset("site").stage("raw_videos").exists()
+
+
+def test_a_killed_command_is_told(ready: Ready) -> None:
+    with ready.waiting() as (command, child):
+        os.kill(child, signal.SIGKILL)
+        assert command.wait() == 128 + signal.SIGKILL
+
+
+def test_without_it_commands_go_on_and_others_run_by_themselves(ready: Ready) -> None:
+    """The last of those that share the process."""
+    with ready.waiting() as (command, child):
+        os.killpg(ready.process.pid, signal.SIGTERM)
+        ready.process.wait()
+        assert is_running(child)
+        assert command.poll() is None
+        assert ready.run("dataset", "list")[0] == 0
+    assert command.returncode == 1  # no source to take in
+    wait_until(lambda: not is_running(child))
+
+
+@pytest.mark.slow
+def test_it_starts_anew_when_the_code_has_changed(project_template: Path, tmp_path: Path) -> None:
+    code = tmp_path / "code"
+    for package in ("tevad_model", "assets", "orchestration"):
+        source = Path(orchestration.__file__).parents[1] / package
+        shutil.copytree(source, code / package, ignore=shutil.ignore_patterns("__pycache__"))
+    tevad = [sys.executable, "-m", "orchestration.ready.program"]
+    root = with_a_dataset(project_template, tmp_path)
+    with started(root, tevad, PYTHONPATH=str(code)) as ready:
+        command_line = code / "orchestration" / "cli" / "datasets.py"
+        command_line.write_text(command_line.read_text() + "\nprint('changed')\n")
+        assert ready.run("dataset", "list")[1].startswith("changed\n")
+        wait_until(lambda: ready.log.read_text().count("ready for") == 2)
+        before = ready.log.read_text()
+        assert "site" in ready.run("dataset", "list")[1]
+        assert ready.log.read_text() == before
