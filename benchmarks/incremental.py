@@ -2,17 +2,19 @@
 
 One project grows to each number of videos by turns. At each, ``tevad run`` (a process, by the wall
 clock) runs once more with nothing to do, the same through Dagster (``--force``), and then with one
-more video, which ``dvc push`` then takes to a remote. What each took of the processor is stated
-beside it (``…_cpu_…``): on a machine that does other things as well, the clock says little.
+more video, which ``dvc push`` then takes to a remote; and all but the push again beside the process
+that ``tevad up`` keeps ready. What each took of the processor is stated beside it (``…_cpu_…``): on a
+machine that does other things as well, the clock says little.
 
 ``rerun_seconds_N`` is the run with nothing to do, ``forced_seconds_N`` the same through Dagster, and
 ``forced_over_rerun_N`` the ratio of what they took of the processor. ``one_more_seconds_N`` is the
 run with one more video less the work it brings: that video's own (taking in, features, captions,
 embeddings; by itself) and learning anew, which is of all videos and not of the one: training,
-evaluation and the registration of the new model, each stated by itself. ``pushed_objects_N`` are
+evaluation and the registration of the new model, each stated by itself. ``…_ready_…`` is the same
+beside the process that is ready, and ``one_more_over_ready_N`` the ratio. ``pushed_objects_N`` are
 what the push moved, and ``pushed_for_the_video_N`` those of them that are the video's own results;
 the rest are manifests, DVC's listings of folders, and what was learned. ``growth_exponent`` is the
-slope of log seconds over log videos, the larger of the two: 0 is constant, 1 is in proportion.
+slope of log seconds over log videos, the largest of the four: 0 is constant, 1 is in proportion.
 
 ``python -m benchmarks.incremental`` prints a table, ``--json`` one object; ``--videos`` says the
 numbers of videos.
@@ -27,7 +29,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,6 +41,8 @@ from assets.workspace.params import FILE_NAME
 from assets.workspace.project import CHAIN, FEATURE_STAGES, Dataset, Project
 from benchmarks.clips import clips
 from benchmarks.project import temporary_project
+from orchestration.profiles import ready
+from orchestration.serving import start, stop
 
 NAME, PRESET, FRAMES = "many", "incremental", 24
 
@@ -73,7 +78,7 @@ def measure(numbers: Sequence[int]) -> dict[str, float]:
     if len(numbers) > 1:
         slopes = {
             kind: _slope(numbers, [figures[f"{kind}_seconds_{number}"] for number in numbers])
-            for kind in ("rerun", "one_more")
+            for kind in ("rerun", "one_more", "rerun_ready", "one_more_ready")
         }
         figures |= {f"{kind}_growth_exponent": slope for kind, slope in slopes.items()}
         figures["growth_exponent"] = max(slopes.values())
@@ -97,28 +102,59 @@ def _measure_at(project: Project, number: int) -> dict[str, float]:
     forced = _command(project, "tevad", "run", "--force", NAME)
     _command(project, "dvc", "push")
     before = _objects(project)
+    alone = _one_more(project, number)
+    push = _command(project, "dvc", "push")
+    pushed = _objects(project) - before
+    with _ready(project):
+        rerun_ready = _command(project, "tevad", "run", NAME)
+        beside = _one_more(project, number + 1)
+    return {
+        "rerun_seconds": rerun.wall,
+        "rerun_cpu_seconds": rerun.cpu,
+        "rerun_ready_seconds": rerun_ready.wall,
+        "forced_seconds": forced.wall,
+        "forced_cpu_seconds": forced.cpu,
+        "forced_over_rerun": forced.cpu / rerun.cpu,
+        **{f"one_more_{name}": value for name, value in alone.items()},
+        **{f"one_more_ready_{name}": value for name, value in beside.items()},
+        "one_more_over_ready": alone["seconds"] / beside["seconds"],
+        "push_seconds": push.wall,
+        "pushed_objects": len(pushed),
+        "pushed_for_the_video": len(pushed & _results(project.dataset(NAME), str(number))),
+    }
+
+
+def _one_more(project: Project, number: int) -> dict[str, float]:
+    """What the run takes that video ``number`` is new to, and what of it is which work's."""
     dataset = clips(project, NAME, range(number + 1), frames=FRAMES, preset=PRESET)
     whole = _command(project, "tevad", "run", NAME)
     reports = {stage: files.read_json(dataset.reports / f"{stage}.json") for stage in CHAIN}
     own = sum(sum(reports[stage]["video_seconds"].values()) for stage in FEATURE_STAGES)
-    learned = {stage: float(reports[stage]["seconds"]) for stage in LEARNED}
-    push = _command(project, "dvc", "push")
-    pushed = _objects(project) - before
+    learned = {f"{stage}_seconds": float(reports[stage]["seconds"]) for stage in LEARNED}
     return {
-        "rerun_seconds": rerun.wall,
-        "rerun_cpu_seconds": rerun.cpu,
-        "forced_seconds": forced.wall,
-        "forced_cpu_seconds": forced.cpu,
-        "forced_over_rerun": forced.cpu / rerun.cpu,
-        "one_more_seconds": whole.wall - own - sum(learned.values()),
-        "one_more_run_seconds": whole.wall,
-        "one_more_run_cpu_seconds": whole.cpu,
+        "seconds": whole.wall - own - sum(learned.values()),
+        "run_seconds": whole.wall,
+        "run_cpu_seconds": whole.cpu,
         "own_seconds": own,
-        **{f"{stage}_seconds": seconds for stage, seconds in learned.items()},
-        "push_seconds": push.wall,
-        "pushed_objects": len(pushed),
-        "pushed_for_the_video": len(pushed & _results(dataset, str(number))),
+        **learned,
     }
+
+
+@contextmanager
+def _ready(project: Project) -> Iterator[None]:
+    """The process that ``tevad up`` keeps ready, once it is; every command has come from it."""
+    log = project.state / "logs" / "ready.log"
+    running = start(project, [ready()])
+    try:
+        while "ready for" not in log.read_text():
+            if running[0].poll() is not None:
+                raise RuntimeError(log.read_text())
+            time.sleep(0.1)
+        yield
+        if "by itself" in log.read_text():
+            raise RuntimeError(log.read_text())
+    finally:
+        stop(running)
 
 
 class Spent(NamedTuple):
