@@ -67,8 +67,9 @@ _LIBRARIES = (
 _OF_A_TERMINAL = frozenset(
     {"_", "COLORTERM", "COLUMNS", "LINES", "OLDPWD", "PWD", "SHLVL", "TERM", "WINDOWID"}
 )
+_OF_DVC = frozenset({"DVC_ROOT", "DVC_STAGE"})
 _OF_SERVERS = frozenset({"MLFLOW_SERVER_ENABLE_JOB_EXECUTION"})
-_MAY_DIFFER = _OF_A_TERMINAL | _OF_SERVERS
+_MAY_DIFFER = _OF_A_TERMINAL | _OF_DVC | _OF_SERVERS
 """Variables that no library reads when it is imported."""
 
 

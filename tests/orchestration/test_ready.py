@@ -124,7 +124,7 @@ def test_a_command_says_and_returns_what_it_does_by_itself(
     ready: Ready, arguments: tuple[str, ...]
 ) -> None:
     before = ready.log.read_text()
-    there = ready.run(*arguments)
+    there = ready.run(*arguments, DVC_STAGE="captions@site", SHLVL="7")
     assert ready.log.read_text() == before
     assert there == ready.run(*arguments, UNKNOWN_TO_IT="1")
     assert "runs by itself: other values of UNKNOWN_TO_IT" in ready.log.read_text()
