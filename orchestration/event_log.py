@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from threading import Lock
 
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import (
@@ -22,6 +23,19 @@ from dagster._serdes import ConfigurableClassData
 from sqlalchemy import Connection, Engine, create_engine
 
 
+@dataclass
+class _Kept:
+    """A database's engine, how many use it just now, and whether it is to be closed after them."""
+
+    engine: Engine
+    users: int = 0
+    is_forgotten: bool = False
+
+    def close_if_unused(self) -> None:
+        if self.is_forgotten and not self.users:
+            self.engine.dispose()
+
+
 class KeptSqliteEventLogStorage(SqliteEventLogStorage):
     """Keeps the connections to the index of all runs and to the run that was last asked for.
 
@@ -31,7 +45,7 @@ class KeptSqliteEventLogStorage(SqliteEventLogStorage):
     """
 
     def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
-        self._kept: dict[str, Engine] = {}
+        self._kept: dict[str, _Kept] = {}
         self._keeping = Lock()
         super().__init__(base_dir, inst_data)
 
@@ -57,33 +71,41 @@ class KeptSqliteEventLogStorage(SqliteEventLogStorage):
 
     def dispose(self) -> None:
         """Close the connections; the next to ask opens them again."""
+        super().dispose()
         with self._keeping:
             self._forget(*self._kept)
-        super().dispose()
 
     @contextmanager
     def _connection(
         self, shard: str, first: AbstractContextManager[Connection]
     ) -> Iterator[Connection]:
-        with self._engine(shard, first).begin() as connection:
-            yield connection
-
-    def _engine(self, shard: str, first: AbstractContextManager[Connection]) -> Engine:
         with self._keeping:
-            if shard not in self._kept:
-                with first:  # Dagster's own makes the database
-                    pass
-                self._forget(
-                    *(each for each in self._kept if INDEX_SHARD_NAME not in (each, shard))
-                )
-                self._kept[shard] = create_engine(
-                    self.conn_string_for_shard(shard),
-                    connect_args={"timeout": SQLITE_BUSY_TIMEOUT_SECONDS},
-                    pool_size=1,  # kept; threads that ask at once get more for as long as they do
-                    max_overflow=-1,
-                )
-            return self._kept[shard]
+            kept = self._opened(shard, first)
+            kept.users += 1
+        try:
+            with kept.engine.begin() as connection:
+                yield connection
+        finally:
+            with self._keeping:
+                kept.users -= 1
+                kept.close_if_unused()
+
+    def _opened(self, shard: str, first: AbstractContextManager[Connection]) -> _Kept:
+        if shard not in self._kept:
+            with first:  # Dagster's own makes the database
+                pass
+            self._forget(*(each for each in self._kept if INDEX_SHARD_NAME not in (each, shard)))
+            engine = create_engine(
+                self.conn_string_for_shard(shard),
+                connect_args={"timeout": SQLITE_BUSY_TIMEOUT_SECONDS},
+                pool_size=1,  # kept; threads that ask at once get others, which are not
+                max_overflow=-1,
+            )
+            self._kept[shard] = _Kept(engine)
+        return self._kept[shard]
 
     def _forget(self, *shards: str) -> None:
         for shard in shards:
-            self._kept.pop(shard).dispose()
+            kept = self._kept.pop(shard)
+            kept.is_forgotten = True
+            kept.close_if_unused()

@@ -60,8 +60,8 @@ def personal(project: Project, places: Places) -> list[Server]:
 
 
 def ready() -> Server:
-    """What commands start from at once; nobody waits for it, as commands do without."""
-    return Server("Ready", [sys.executable, "-m", "orchestration.ready.server"], "", "")
+    """What commands start from at once; nobody waits for it, and nothing ends with it."""
+    return Server("Ready", [sys.executable, "-P", "-m", "orchestration.ready.server"], "", "")
 
 
 def team(project: Project, places: Places, only: str | None = None) -> list[list[Server]]:

@@ -26,6 +26,7 @@ LOOPBACK = "127.0.0.1"
 _READY_SECONDS = 300.0
 _CHECK_SECONDS = 60.0
 _STOP_SECONDS = 20.0
+_LOOK_AGAIN_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Server:
         command: its program's whole path and arguments.
         address: where it listens; empty for one that does not.
         health: the address that answers, or the command that succeeds, when it is ready; empty for
-            one that nobody waits for.
+            one that nobody waits for, and that may end.
         environment: what it is told besides, where other users of the machine do not see it.
     """
 
@@ -71,11 +72,19 @@ def start(project: Project, *groups: Sequence[Server]) -> list[subprocess.Popen[
                 started.append(_start(server, project, logs))
                 running.append(started[-1])
             for server, process in zip(group, started, strict=True):
-                _wait_until_ready(server, process, logs)
+                if server.health:
+                    _wait_until_ready(server, process, logs)
     except BaseException:
         stop(running)
         raise
     return running
+
+
+def wait(servers: Sequence[Server], running: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Return as soon as one ends that was waited for when it started."""
+    needed = [process for server, process in zip(servers, running, strict=True) if server.health]
+    while all(process.poll() is None for process in needed):
+        time.sleep(_LOOK_AGAIN_SECONDS)
 
 
 def become(project: Project, server: Server) -> NoReturn:
@@ -152,8 +161,6 @@ def _wait_until_ready(server: Server, process: subprocess.Popen[bytes], logs: Pa
 
 
 def _is_ready(server: Server) -> bool:
-    if not server.health:
-        return True
     if isinstance(server.health, str):
         return _answers(server.health)
     environment = _environment(server)

@@ -86,7 +86,10 @@ def judge(suite: str, table: Table, items: Sequence[SuiteItem]) -> Any:
 
 @cache
 def _whole_table() -> Any:
-    """Great Expectations' definition of a batch that is one table; it takes as long as judging."""
+    """Great Expectations' definition of a batch that is one table; it takes as long as judging.
+
+    It holds one table at a time: threads must not judge at once.
+    """
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
     import great_expectations as gx
 

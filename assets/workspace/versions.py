@@ -40,16 +40,16 @@ def commit(dataset: Dataset, stage: str) -> str:
     """
     from assets.workspace.dvc_repository import in_turn, opened
 
-    with opened(dataset.project) as repo, _explained(dataset, stage):
-        in_turn(repo, lambda: _commit(repo, _address(dataset, stage)))
+    if not is_up_to_date(dataset, stage):
+        with opened(dataset.project) as repo, _explained(dataset, stage):
+            in_turn(repo, lambda: _commit(repo, _address(dataset, stage)))
     return recorded(dataset.project)[stage, dataset.name]
 
 
 def _commit(repo: Repo, address: str) -> None:
-    """What ``dvc commit`` does, with its files read and written once.
+    """What ``dvc commit --force`` does, but that comments in ``dvc.lock`` are not kept.
 
-    DVC's own reads ``dvc.lock`` twice more, once in Python alone to keep comments, which a lock
-    file has none of: most of what a commit takes.
+    To keep them, DVC reads the file once more, in Python alone: most of what its commit takes.
     """
     from dvc.dvcfile import load_file
     from dvc.repo import lock_repo
@@ -59,12 +59,10 @@ def _commit(repo: Repo, address: str) -> None:
     with lock_repo(repo):
         pipeline = load_file(repo, _pipeline(repo))
         content = pipeline.lockfile_contents or {"schema": "2.0"}
-        entries, stage = content.setdefault("stages", {}), pipeline.stages[address]
-        if address in entries and _is_up_to_date(stage):
-            return
+        stage = pipeline.stages[address]
         stage.save()
         stage.commit()
-        entries.update(to_lockfile(stage))
+        content.setdefault("stages", {}).update(to_lockfile(stage))
         dump_yaml(str(Path(repo.root_dir) / LOCK_FILE), content, fs=repo.fs)
 
 
@@ -80,12 +78,9 @@ def is_up_to_date(dataset: Dataset, stage: str) -> bool:
     if (stage, dataset.name) not in recorded(dataset.project):
         return False
     with _explained(dataset, stage):
-        return _is_up_to_date(_stages(dataset.project)[_address(dataset, stage)])
-
-
-def _is_up_to_date(stage: PipelineStage) -> bool:
-    entries = (*stage.deps, *stage.outs)
-    return not stage.cmd_changed and not any(entry.status() for entry in entries)
+        found = _stages(dataset.project)[_address(dataset, stage)]
+        entries = (*found.deps, *found.outs)
+        return not found.cmd_changed and not any(entry.status() for entry in entries)
 
 
 def current(dataset: Dataset, stage: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,7 +9,7 @@ import click
 from assets.workspace.database import Database
 from orchestration.cli.common import current_project, reported
 from orchestration.profiles import CODE, MLFLOW, TEAM, Places, personal, ready, team
-from orchestration.serving import LOOPBACK, Server, become, start, stop
+from orchestration.serving import LOOPBACK, Server, become, start, stop, wait
 from tevad_model.errors import InputError
 
 if TYPE_CHECKING:
@@ -89,16 +88,16 @@ def _become(project: Project, groups: list[list[Server]], only: str) -> None:
 
 
 def _serve(project: Project, groups: list[list[Server]]) -> None:
+    servers = [server for group in groups for server in group]
     running = start(project, *groups)
-    for server in (server for group in groups for server in group):
+    for server in servers:
         if server.address.startswith("http"):
             click.echo(f"{server.name}: {server.address}")
         if server.name == MLFLOW:
             click.echo(f"for `tevad` beside it: export MLFLOW_TRACKING_URI={server.address}")
     click.echo("Ctrl-C stops them.")
     try:
-        while all(process.poll() is None for process in running):
-            time.sleep(0.5)
+        wait(servers, running)
         raise InputError(f"a server ended; see {project.state / 'logs'}")
     except KeyboardInterrupt:
         click.echo("stopping")

@@ -4,14 +4,29 @@ Most of what a short command takes is importing Dagster, MLflow, Great Expectati
 transformers. ``tevad up`` keeps one process that has done so (:mod:`orchestration.ready.server`).
 ``tevad`` (:mod:`orchestration.ready.program`) hands its command over: the process forks, and the
 fork takes over the command's arguments, folder, environment, standard streams and signals. The
-manner is that of Mercurial's ``chg``. What cannot be handed over exactly is run as without it.
+manner is that of Mercurial's ``chg``. Where the fork would do anything else than a process of its
+own, the command runs as without it. One thing is lost: Ctrl-Z does nothing.
 
-Here is what both sides agree on. Neither imports this for more than constants: ``tevad`` must start
-before anything heavy is loaded.
+Here is what both sides agree on.
 """
+
+import signal
+import socket
+import struct
 
 SOCKET = "commands.socket"
 """Where the process listens, in the project's state: for this user alone."""
 
 ACCEPTED, REFUSED = b"a", b"r"
-"""The first byte of an answer; after ``ACCEPTED`` comes the exit code, when the command has ended."""
+"""The answer to a request. The command begins when an ``ACCEPTED`` was acknowledged by the same
+byte; what comes after it is, one way, its exit code, and the other way, signals by number."""
+
+FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+"""The signals that reach the command."""
+
+
+def peer(connection: socket.socket) -> int:
+    """The user at the other end, by number."""
+    credentials = struct.Struct("3i")  # of struct ucred, unix(7): process, user, group
+    option = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, credentials.size)
+    return int(credentials.unpack(option)[1])

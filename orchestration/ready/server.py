@@ -1,9 +1,9 @@
 """The process that is ready: loads the libraries, and forks for each command.
 
 ``python -m orchestration.ready.server`` in a project; ``tevad up`` starts it. It never has a second
-thread, an open database or anything of a project in memory: a fork must find what a new process
-would. Where a command's environment is another than its own, which libraries may have read when they
-were imported, it refuses; where its code has changed, it starts itself anew.
+thread of Python, an open database or anything of a project in memory: a fork must find what a new
+process would. Where a command's environment or limits are other than its own, it refuses; where its
+code has changed, it starts itself anew.
 
 Belongs here: loading, forking, and becoming the command's process. What commands do is the command
 line's.
@@ -26,20 +26,24 @@ import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO, TypeAlias
 
 import numpy as np
+import torch
 
 import assets
 import orchestration
 import tevad_model
 from assets.workspace import files
 from assets.workspace.project import Project
-from orchestration.ready import ACCEPTED, REFUSED, SOCKET
+from orchestration.ready import ACCEPTED, FORWARDED, REFUSED, SOCKET, peer
+from orchestration.ready.program import granted
 from orchestration.running import use_project
 from tevad_model.errors import InputError
 
 logger = logging.getLogger("tevad.ready")
+
+Code: TypeAlias = dict[Path, files.Stamp]
 
 _PACKAGES = (tevad_model, assets, orchestration)
 
@@ -64,13 +68,26 @@ _LIBRARIES = (
 )
 """What the project's code imports where it is used only."""
 
-_OF_A_TERMINAL = frozenset(
-    {"_", "COLORTERM", "COLUMNS", "LINES", "OLDPWD", "PWD", "SHLVL", "TERM", "WINDOWID"}
+_MAY_DIFFER = frozenset(
+    {
+        "_",
+        "COLUMNS",
+        "DVC_ROOT",
+        "DVC_STAGE",
+        "INVOCATION_ID",
+        "JOURNAL_STREAM",
+        "LINES",
+        "LS_COLORS",
+    }
+    | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "OLDPWD", "PROMPT_COMMAND", "PS1", "PWD", "SHLVL"}
+    | {"STY", "WINDOW", "WINDOWID", "WT_SESSION"}
 )
-_OF_DVC = frozenset({"DVC_ROOT", "DVC_STAGE"})
-_OF_SERVERS = frozenset({"MLFLOW_SERVER_ENABLE_JOB_EXECUTION"})
-_MAY_DIFFER = _OF_A_TERMINAL | _OF_DVC | _OF_SERVERS
-"""Variables that no library reads when it is imported."""
+_MAY_DIFFER_FROM = (
+    "ALACRITTY_", "COLORTERM", "GNOME_TERMINAL_", "ITERM_", "KITTY_", "KONSOLE_", "SSH_", "TERM",
+    "TMUX", "VSCODE_", "VTE_", "WEZTERM_", "XDG_SESSION_",
+)  # fmt: skip
+"""Variables of terminals, sessions and of what starts commands, and how such begin: read, if at all,
+when they are used and not when a library is imported."""
 
 
 def main() -> None:
@@ -78,11 +95,11 @@ def main() -> None:
     logger.addHandler(logging.StreamHandler())
     logger.setLevel(logging.INFO)
     logger.propagate = False
-    project = Project.find()
+    code, project = _code(), Project.find()
     use_project(project)
     environment, end = dict(os.environ), _End()
     load()
-    connection = _forked_for_a_command(project, environment)
+    connection = _forked_for_a_command(project, code, environment)
     arguments = _become(connection, project, environment)
     end.tell_to(connection)
     _run(arguments, end)
@@ -109,8 +126,9 @@ class _End:
         threading.Thread(target=self._heed, args=(connection,), daemon=True).start()
 
     def _heed(self, connection: socket.socket) -> None:
-        while received := connection.recv(1):
-            os.kill(os.getpid(), received[0])
+        with suppress(ConnectionResetError):
+            while received := connection.recv(1):
+                os.kill(os.getpid(), received[0])
         if self._connection is not None:
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -146,9 +164,10 @@ def _draw() -> None:
     contact_sheet([Thumbnail(np.zeros((1, 1, 3), np.uint8), title="tevad")])
 
 
-def _forked_for_a_command(project: Project, environment: Mapping[str, str]) -> socket.socket:
+def _forked_for_a_command(
+    project: Project, code: Code, environment: Mapping[str, str]
+) -> socket.socket:
     """The connection to the command that the process, a fork from here on, is to run."""
-    code = _code()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the system buries what has ended
     with _listener(project.state) as listener:
         logger.info("ready for %s", project.root)
@@ -156,18 +175,23 @@ def _forked_for_a_command(project: Project, environment: Mapping[str, str]) -> s
             connection, _ = listener.accept()
             if _code() != code:
                 _start_anew(environment)
-            if os.fork() == 0:
-                return connection
+            try:
+                if os.fork() == 0:
+                    return connection
+            except OSError as error:
+                logger.warning("a command runs by itself: %s", error)
             connection.close()
 
 
 def _listener(state: Path) -> socket.socket:
     state.mkdir(exist_ok=True)
-    (state / SOCKET).unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX)
     before, mask = Path.cwd(), os.umask(0o077)
     os.chdir(state)  # a socket's path may have 107 bytes only
     try:
+        if _answers():
+            raise SystemExit("another process is ready for this project")
+        Path(SOCKET).unlink(missing_ok=True)
         listener.bind(SOCKET)
     finally:
         os.chdir(before)
@@ -176,18 +200,23 @@ def _listener(state: Path) -> socket.socket:
     return listener
 
 
-def _code() -> dict[str, files.Stamp]:
-    """The files that were loaded of the project's code, and the folders of installed libraries."""
-    names = tuple(f"{package.__name__}." for package in _PACKAGES)
-    loaded = [module.__file__ for name, module in sys.modules.items() if name.startswith(names)]
-    folders = [folder for folder in site.getsitepackages() if Path(folder).is_dir()]
-    return {path: files.stamp(Path(path)) for path in (*filter(None, loaded), *folders)}
+def _answers() -> bool:
+    with socket.socket(socket.AF_UNIX) as tried:
+        return tried.connect_ex(SOCKET) == 0
+
+
+def _code() -> Code:
+    """The files of the project's code, and the folders of installed libraries, as they are now."""
+    roots = [Path(str(package.__file__)).parent for package in _PACKAGES]
+    sources = [path for root in roots for path in root.rglob("*.py")]
+    return {path: files.stamp(path) for path in (*sources, *map(Path, site.getsitepackages()))}
 
 
 def _start_anew(environment: Mapping[str, str]) -> NoReturn:
     """Start as before: what libraries have set in the environment is theirs to set again."""
     logger.info("the code has changed: loads it again")
-    command = [sys.executable, "-m", "orchestration.ready.server"]
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    command = [sys.executable, "-P", "-m", "orchestration.ready.server"]
     os.execve(sys.executable, command, environment)  # noqa: S606
 
 
@@ -203,11 +232,14 @@ def _become(
     os.setsid()  # what ends the servers does not end the command
     request, streams = _received(connection)
     arguments: list[str] = request["arguments"]
-    if refusal := _refusal(request["code"], project, environment):
+    if refusal := _refusal(request, project, environment, peer(connection)):
         logger.info("tevad %s: runs by itself: %s", arguments[0], refusal)
         connection.sendall(REFUSED)
         os._exit(0)
     connection.sendall(ACCEPTED)
+    if connection.recv(1) != ACCEPTED:  # it has given up, and runs by itself or not at all
+        os._exit(0)
+    _take_signals(request["ignored"])
     _take_streams(streams)
     return arguments
 
@@ -215,6 +247,8 @@ def _become(
 def _received(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
     """The request, whose folder and environment are this process's from here on; its streams."""
     _, streams, *_ = socket.recv_fds(connection, 1, 3)
+    if not streams:  # somebody only looked whether there is an answer
+        os._exit(0)
     with connection.makefile("rb") as lines:
         request: dict[str, Any] = json.loads(lines.readline())
     os.umask(request["umask"])
@@ -224,10 +258,16 @@ def _received(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
     return request, streams
 
 
-def _refusal(code: str, project: Project, environment: Mapping[str, str]) -> str:
+def _refusal(
+    request: Mapping[str, Any], project: Project, environment: Mapping[str, str], user: int
+) -> str:
     """Why the command, which this process stands for, would not do here what it does by itself."""
-    if code != str(Path(__file__).parent):
-        return f"its code is {code}"
+    if request["code"] != str(Path(__file__).parent):
+        return f"its code is {request['code']}"
+    if user != os.getuid():
+        return f"it is of user {user}"
+    if request["granted"] != granted():
+        return "other limits, processors or niceness"
     try:
         found = Project.find()
         use_project(found)
@@ -238,9 +278,18 @@ def _refusal(code: str, project: Project, environment: Mapping[str, str]) -> str
     names = sorted(
         name
         for name in {*os.environ, *environment} - _MAY_DIFFER
-        if os.environ.get(name) != environment.get(name)
+        if os.environ.get(name) != environment.get(name) and not name.startswith(_MAY_DIFFER_FROM)
     )
     return f"other values of {', '.join(names)}" if names else ""
+
+
+def _take_signals(ignored: Sequence[int]) -> None:
+    """Heed what the command would, however the servers were started."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    for number in FORWARDED:
+        signal.signal(number, signal.SIG_IGN if number in ignored else signal.SIG_DFL)
+    if signal.SIGINT not in ignored:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _take_streams(streams: Sequence[int]) -> None:
@@ -248,16 +297,28 @@ def _take_streams(streams: Sequence[int]) -> None:
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
-    sys.stdin = open(0, closefd=False)  # noqa: SIM115 - for as long as the process
-    sys.stdout = open(1, "w", buffering=1 if os.isatty(1) else -1, closefd=False)  # noqa: SIM115
-    sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
+    sys.stdin = open(0, encoding=sys.stdin.encoding, closefd=False)  # noqa: SIM115 - to the end
+    sys.stdout, sys.stderr = _renewed(sys.stdout, 1), _renewed(sys.stderr, 2)
+
+
+def _renewed(before: Any, number: int) -> TextIO:
+    at_once = os.isatty(number) or number == 2 or before.write_through
+    return open(
+        number,
+        "w",
+        buffering=1 if at_once else -1,
+        encoding=before.encoding,
+        errors=before.errors,
+        closefd=False,
+    )
 
 
 def _run(arguments: Sequence[str], end: _End) -> None:
     """Run the command as Python does that was started for it."""
     from orchestration.cli import main as command_line
 
-    np.random.seed()  # a fork seeds Python's own anew, but not numpy's
+    np.random.seed()  # a fork seeds Python's own anew, but not these
+    torch.seed()
     sys.argv = ["tevad", *arguments]
     try:
         command_line(prog_name="tevad")

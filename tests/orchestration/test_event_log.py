@@ -78,6 +78,7 @@ def test_threads_that_log_at_once_lose_nothing(project_root: Path) -> None:
         with ThreadPoolExecutor(2 * len(runs)) as threads:
             list(threads.map(store, [*runs, *runs]))
         assert [len(log.get_logs_for_run(run)) for run in runs] == [2 * times] * len(runs)
+        assert opened(project_root) == {"index.db", f"{runs[-1]}.db"}
 
 
 def test_wiped_it_is_empty_and_goes_on(project_root: Path) -> None:

@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,9 +41,11 @@ class Ready:
     def dataset(self) -> Dataset:
         return Project.at(self.root).dataset("site")
 
-    def start(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
+    def start(
+        self, *arguments: str, through: Sequence[str] = (), **variables: str
+    ) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [*self.tevad, *arguments],
+            [*through, *self.tevad, *arguments],
             cwd=self.root / "data",
             env={**self.environment, **variables},
             stdout=subprocess.PIPE,
@@ -57,12 +59,13 @@ class Ready:
         return done.returncode, out, err
 
     @contextmanager
-    def waiting(self) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    def waiting(self, *through: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
         """A command that waits, and the process that is it."""
         with locked(self.dataset.work / "lock", "the dataset"):
-            command = self.start(*WAITS)
+            command = self.start(*WAITS, through=through)
             assert command.stderr is not None
-            assert "waits for process" in command.stderr.readline()
+            while "waits for process" not in (line := command.stderr.readline()):
+                assert line, "it has ended"
             [child] = children(self.process.pid)
             yield command, child
         command.communicate()
@@ -77,6 +80,11 @@ def is_running(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def deaf_to_ctrl_c() -> None:
+    """As a script's shell starts what runs in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @contextmanager
@@ -94,6 +102,7 @@ def started(root: Path, tevad: list[str], **variables: str) -> Iterator[Ready]:
             env=environment,
             stderr=file,
             start_new_session=True,
+            preexec_fn=deaf_to_ctrl_c,
         )
     try:
         ready = Ready(process, root, log, environment, tevad)
@@ -150,6 +159,41 @@ def test_a_signal_reaches_the_command(ready: Ready, number: signal.Signals) -> N
         assert command.stderr is not None
         assert "Aborted!" in command.stderr.read()
         wait_until(lambda: not is_running(child))
+
+
+def test_what_is_to_be_ignored_is(ready: Ready) -> None:
+    with ready.waiting("nohup") as (command, child):
+        command.send_signal(signal.SIGHUP)
+        command.send_signal(signal.SIGTERM)
+        assert command.wait() == 1
+        wait_until(lambda: not is_running(child))
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-"])
+def test_with_a_closed_stream_a_command_runs_by_itself(ready: Ready, closed: str) -> None:
+    shell = ("sh", "-c", f'"$@" {closed}', "sh")
+    command = ready.start("dataset", "list", through=shell)
+    out, err = command.communicate()
+    assert command.returncode == 0
+    assert ("site" in out, err) == (closed != ">&-", "")
+    assert not children(ready.process.pid)
+
+
+def test_what_the_system_grants_is_the_commands(ready: Ready) -> None:
+    command = ready.start("dataset", "list", through=("nice", "-n", "3"))
+    assert "site" in command.communicate()[0]
+    assert "dataset: runs by itself: other limits, processors" in ready.log.read_text()
+
+
+def test_a_second_does_not_take_the_firsts_place(ready: Ready, tmp_path: Path) -> None:
+    code = "from orchestration.ready.server import _listener; import pathlib, sys\n"
+    code += "_listener(pathlib.Path(sys.argv[1]))"
+    state = ready.root / ".tevad"
+    second = subprocess.run(
+        [sys.executable, "-c", code, str(state)], capture_output=True, text=True, check=False
+    )
+    assert "another process is ready" in second.stderr
+    assert (state / SOCKET).is_socket()
 
 
 def test_a_command_goes_with_whoever_handed_it_over(ready: Ready) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 from networking import answers, free_ports, wait_until
 
 from assets.workspace.project import Project
-from orchestration.serving import LOOPBACK, Server, start, stop
+from orchestration.serving import LOOPBACK, Server, start, stop, wait
 from tevad_model.errors import InputError
 
 LISTENER = """
@@ -37,6 +38,19 @@ def test_a_server_that_ends_at_once_is_named_and_the_others_stop(project_root: P
     with pytest.raises(InputError, match=r"Bad ended at once, see .*bad\.log: no such file"):
         start(Project.at(project_root), [listener(port), bad])
     assert not answers(port)
+
+
+def test_one_that_nobody_waits_for_may_end(project_root: Path) -> None:
+    [port] = free_ports(1)
+    servers = [listener(port), Server("Unneeded", [sys.executable, "-c", "pass"], "", "")]
+    running = start(Project.at(project_root), servers)
+    running[1].wait()
+    waiting = threading.Thread(target=wait, args=(servers, running))
+    waiting.start()
+    waiting.join(1.5)  # it looks every half second
+    assert waiting.is_alive()
+    stop(running[:1])
+    waiting.join()
 
 
 def test_a_group_waits_for_the_one_before_it(project_root: Path) -> None:
