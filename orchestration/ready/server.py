@@ -68,20 +68,11 @@ _LIBRARIES = (
 )
 """What the project's code imports where it is used only."""
 
-_MAY_DIFFER = frozenset(
-    {
-        "_",
-        "COLUMNS",
-        "DVC_ROOT",
-        "DVC_STAGE",
-        "INVOCATION_ID",
-        "JOURNAL_STREAM",
-        "LINES",
-        "LS_COLORS",
-    }
-    | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "OLDPWD", "PROMPT_COMMAND", "PS1", "PWD", "SHLVL"}
-    | {"STY", "WINDOW", "WINDOWID", "WT_SESSION"}
-)
+_MAY_DIFFER = {
+    "_", "COLUMNS", "DVC_ROOT", "DVC_STAGE", "INVOCATION_ID", "JOURNAL_STREAM", "LINES", "LS_COLORS",
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "OLDPWD", "PROMPT_COMMAND", "PS1", "PWD", "SHLVL", "STY",
+    "WINDOW", "WINDOWID", "WT_SESSION",
+}  # fmt: skip
 _MAY_DIFFER_FROM = (
     "ALACRITTY_", "COLORTERM", "GNOME_TERMINAL_", "ITERM_", "KITTY_", "KONSOLE_", "SSH_", "TERM",
     "TMUX", "VSCODE_", "VTE_", "WEZTERM_", "XDG_SESSION_",
