@@ -14,6 +14,7 @@ from assets.workspace.database import VARIABLE, Database
 from assets.workspace.project import Project
 from assets.workspace.tracking import Tracking
 from orchestration.instance import DEFINITIONS, workspace_file, write_workspace
+from orchestration.ready import COMMAND
 from orchestration.serving import LOOPBACK, Server
 from tevad_model.errors import InputError
 
@@ -61,7 +62,7 @@ def personal(project: Project, places: Places) -> list[Server]:
 
 def ready() -> Server:
     """What commands start from at once; nobody waits for it, and nothing ends with it."""
-    return Server("Ready", [sys.executable, "-P", "-m", "orchestration.ready.server"], "", "")
+    return Server("Ready", COMMAND, "", "")
 
 
 def team(project: Project, places: Places, only: str | None = None) -> list[list[Server]]:

@@ -78,6 +78,12 @@ def post(address: str, content: dict[str, Any]) -> Any:
         return json.load(response)
 
 
+def children(process: int) -> list[int]:
+    """The processes that a process of one thread started and that have not been buried."""
+    listed = Path(f"/proc/{process}/task/{process}/children").read_text()
+    return [int(child) for child in listed.split()]
+
+
 def in_session(leader: int) -> list[int]:
     """The processes of a session, by Linux's own list of processes."""
     found = []

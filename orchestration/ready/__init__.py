@@ -13,6 +13,10 @@ Here is what both sides agree on.
 import signal
 import socket
 import struct
+import sys
+
+COMMAND = (sys.executable, "-P", "-m", "orchestration.ready.server")
+"""Starts the process, in a project; without the working folder among the places of modules."""
 
 SOCKET = "commands.socket"
 """Where the process listens, in the project's state: for this user alone."""

@@ -36,7 +36,7 @@ import orchestration
 import tevad_model
 from assets.workspace import files
 from assets.workspace.project import Project
-from orchestration.ready import ACCEPTED, FORWARDED, REFUSED, SOCKET, peer
+from orchestration.ready import ACCEPTED, COMMAND, FORWARDED, REFUSED, SOCKET, peer
 from orchestration.ready.program import granted
 from orchestration.running import use_project
 from tevad_model.errors import InputError
@@ -207,8 +207,7 @@ def _start_anew(environment: Mapping[str, str]) -> NoReturn:
     """Start as before: what libraries have set in the environment is theirs to set again."""
     logger.info("the code has changed: loads it again")
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    command = [sys.executable, "-P", "-m", "orchestration.ready.server"]
-    os.execve(sys.executable, command, environment)  # noqa: S606
+    os.execve(COMMAND[0], COMMAND, environment)  # noqa: S606
 
 
 def _become(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from networking import answers, command_lines, free_ports, in_session, post, wait_until
+from networking import answers, children, command_lines, free_ports, in_session, post, wait_until
 from postgres_server import PASSWORD, PostgresServer
 from s3_server import SECRET_KEY, S3Server
 
@@ -60,8 +60,7 @@ class Team:
             line = self.process.stdout.readline()
             assert line, said
             said += line
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        self.leaders = [int(child) for child in children.read_text().split()]
+        self.leaders = children(self.process.pid)
         return said
 
     def stop(self) -> None:

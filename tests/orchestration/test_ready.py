@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from networking import wait_until
+from networking import children, wait_until
 from projects import copy_project
 
 import orchestration
 from assets.workspace.locks import locked
 from assets.workspace.params import DatasetParams, write_dataset
 from assets.workspace.project import Dataset, Project
-from orchestration.ready import SOCKET
+from orchestration.ready import COMMAND, SOCKET
 
 TEVAD = Path(sys.executable).with_name("tevad")
 WAITS = ("stage", "raw_videos", "--dataset", "site")
@@ -71,10 +71,6 @@ class Ready:
         command.communicate()
 
 
-def children(pid: int) -> list[int]:
-    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
 def is_running(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
@@ -97,7 +93,7 @@ def started(root: Path, tevad: list[str], **variables: str) -> Iterator[Ready]:
     log = root.parent / "ready.log"
     with log.open("wb") as file:
         process = subprocess.Popen(
-            [sys.executable, "-m", "orchestration.ready.server"],
+            COMMAND,
             cwd=root,
             env=environment,
             stderr=file,
@@ -185,7 +181,7 @@ def test_what_the_system_grants_is_the_commands(ready: Ready) -> None:
     assert "dataset: runs by itself: other limits, processors" in ready.log.read_text()
 
 
-def test_a_second_does_not_take_the_firsts_place(ready: Ready, tmp_path: Path) -> None:
+def test_a_second_does_not_take_the_firsts_place(ready: Ready) -> None:
     code = "from orchestration.ready.server import _listener; import pathlib, sys\n"
     code += "_listener(pathlib.Path(sys.argv[1]))"
     state = ready.root / ".tevad"
