@@ -196,7 +196,10 @@ class FeatureInput(nn.Module):
             x = batch.double()
             count += len(x)
             total += x.sum(dim=0)
-            products += x.square().sum(dim=0) if self.basis is None else x.T @ x
+            if self.basis is None:
+                products += x.square().sum(dim=0)
+            else:
+                products.addmm_(x.T, x)
         mean = total / count
         self.mean.copy_(mean)
         if self.basis is None:
