@@ -328,8 +328,8 @@ def _mark_repeated(rows: Sequence[VideoRow], source: str) -> list[VideoRow]:
         by_name[row.video].append(row)
     kept = []
     for video, same in by_name.items():
-        first = same[0]
-        if all(replace(row, problem="") == replace(first, problem="") for row in same):
+        first, *others = same
+        if all(replace(row, problem="") == replace(first, problem="") for row in others):
             kept.append(first)
         else:
             problem = f"{source}: video {video!r} is listed {len(same)} times with different values"

@@ -15,9 +15,10 @@ import hashlib
 import logging
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
-from assets.workspace.files import write_csv, write_text
+from assets.workspace.files import stamps, write_csv, write_text
 from assets.workspace.params import DatasetParams
 from assets.workspace.project import Dataset
 from assets.workspace.sources import (
@@ -78,12 +79,12 @@ class Listing:
         unlisted: video files that the source has and no row lists, and that are left out.
     """
 
-    rows: list[VideoRow]
-    files: dict[str, SourceFile]
-    ready_made: dict[str, dict[str, list[SourceFile]]]
-    events: list[EventRow] | None
-    event_problems: dict[str, str]
-    unlisted: list[str]
+    rows: Sequence[VideoRow]
+    files: Mapping[str, SourceFile]
+    ready_made: Mapping[str, Mapping[str, Sequence[SourceFile]]]
+    events: Sequence[EventRow] | None
+    event_problems: Mapping[str, str]
+    unlisted: Sequence[str]
 
 
 def refresh(dataset: Dataset, unsettled: Set[str] = frozenset()) -> None:
@@ -194,7 +195,7 @@ def refresh_if_reachable(dataset: Dataset) -> None:
 
 
 def read(dataset: Dataset) -> Listing:
-    """Read the listing.
+    """Read the listing, once for as long as it stays the same.
 
     Raises:
         InputError: if the source was never looked at.
@@ -205,11 +206,13 @@ def read(dataset: Dataset) -> Listing:
             f"{folder / VIDEOS}: not there; look at the source first "
             f"(`tevad dataset refresh {dataset.name}`)"
         )
-    rows = parse_videos(
-        (folder / VIDEOS).read_text(encoding="utf-8"),
-        VIDEOS,
-        with_pixels=not dataset.entry.is_ready_made,
-    )
+    return _read(folder, not dataset.entry.is_ready_made, stamps(folder))
+
+
+@lru_cache(maxsize=2)
+def _read(folder: Path, with_pixels: bool, _: str) -> Listing:
+    text = (folder / VIDEOS).read_text(encoding="utf-8")
+    rows = parse_videos(text, VIDEOS, with_pixels=with_pixels)
     events: list[EventRow] | None = None
     problems: dict[str, str] = {}
     if (folder / EVENTS).is_file():

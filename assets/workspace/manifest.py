@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
+from assets.workspace import files
+from assets.workspace.project import STAGES
 from tevad_model.atomic import replacing
 from tevad_model.errors import InputError
 
@@ -120,7 +123,7 @@ def read_manifest_file(path: Path, row_type: type[_Row]) -> Manifest[_Row]:
 
 
 def read_manifest(folder: Path, row_type: type[_Row]) -> Manifest[_Row]:
-    """Read the manifest of a stage's folder.
+    """Read the manifest of a stage's folder, once for as long as it stays the same.
 
     Raises:
         InputError: if the stage has not run, or its manifest is damaged.
@@ -130,8 +133,15 @@ def read_manifest(folder: Path, row_type: type[_Row]) -> Manifest[_Row]:
     path = folder / FILE_NAME
     remedy = f"materialize {folder.name} first (`tevad run {folder.parent.name}`)"
     try:
-        return read_manifest_file(path, row_type)
+        # mypy asks a class for the __hash__ of its instances.
+        found = _read(path, row_type, files.stamp(path))  # type: ignore[arg-type]
+        return cast("Manifest[_Row]", found)
     except FileNotFoundError:
         raise InputError(f"{path}: not there; {remedy}") from None
     except (ArrowInvalid, OSError, TypeError) as error:
         raise InputError(f"{path}: damaged ({error}); remove it and {remedy}") from None
+
+
+@lru_cache(maxsize=2 * len(STAGES))
+def _read(path: Path, row_type: type[Any], _: files.Stamp) -> Manifest[Any]:
+    return read_manifest_file(path, row_type)

@@ -12,7 +12,7 @@ import hashlib
 import json
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -278,7 +278,9 @@ def _write_table(
     files.write_csv(path, ("kind", "video", "path", "sha256", "snippets"), rows)
 
 
-def _captions_text(dataset: Dataset, listed: Mapping[str, list[SourceFile]]) -> tuple[str, bool]:
+def _captions_text(
+    dataset: Dataset, listed: Mapping[str, Sequence[SourceFile]]
+) -> tuple[str, bool]:
     """The captions as listed, and whether they are new: not those that were taken in before."""
     if ALL_VIDEOS not in listed:
         return "", False

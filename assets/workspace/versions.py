@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +20,12 @@ from assets.workspace.project import STAGES, Dataset, Project
 from tevad_model.errors import InputError
 
 if TYPE_CHECKING:
+    from dvc.dependency.base import Dependency
+    from dvc.output import Output
     from dvc.repo import Repo
     from dvc.stage import PipelineStage
+    from dvc_data.hashfile.hash_info import HashInfo
+    from dvc_data.hashfile.meta import Meta
 
 PIPELINE, LOCK_FILE = "dvc.yaml", "dvc.lock"
 LOCK_REMEDY = (
@@ -42,14 +47,16 @@ def commit(dataset: Dataset, stage: str) -> str:
 
     if not is_up_to_date(dataset, stage):
         with opened(dataset.project) as repo, _explained(dataset, stage):
-            in_turn(repo, lambda: _commit(repo, _address(dataset, stage)))
+            in_turn(repo, lambda: _commit(dataset, stage, repo))
     return recorded(dataset.project)[stage, dataset.name]
 
 
-def _commit(repo: Repo, address: str) -> None:
+def _commit(dataset: Dataset, stage: str, repo: Repo) -> None:
     """What ``dvc commit --force`` does, but that comments in ``dvc.lock`` are not kept.
 
-    To keep them, DVC reads the file once more, in Python alone: most of what its commit takes.
+    To keep them, DVC reads the file once more, in Python alone: most of what its commit takes. Nor
+    does it look up the files of other stages' folders again, or anything for its run cache, which
+    holds no outputs that persist.
     """
     from dvc.dvcfile import load_file
     from dvc.repo import lock_repo
@@ -59,11 +66,23 @@ def _commit(repo: Repo, address: str) -> None:
     with lock_repo(repo):
         pipeline = load_file(repo, _pipeline(repo))
         content = pipeline.lockfile_contents or {"schema": "2.0"}
-        stage = pipeline.stages[address]
-        stage.save()
-        stage.commit()
-        content.setdefault("stages", {}).update(to_lockfile(stage))
+        found = pipeline.stages[_address(dataset, stage)]
+        for dependency in found.deps:
+            _save(dataset.project, dependency)
+        found.save_outs()
+        found.commit()
+        content.setdefault("stages", {}).update(to_lockfile(found))
         dump_yaml(str(Path(repo.root_dir) / LOCK_FILE), content, fs=repo.fs)
+
+
+def _save(project: Project, dependency: Dependency) -> None:
+    """What ``dependency.save()`` does, but the files of a folder are not looked up again."""
+    path = Path(dependency.fs_path)
+    if not path.is_dir():
+        dependency.save()
+        return
+    folder = _folder(project, path)
+    dependency.meta, dependency.hash_info = folder.meta, folder.hash_info
 
 
 def is_up_to_date(dataset: Dataset, stage: str) -> bool:
@@ -80,19 +99,67 @@ def is_up_to_date(dataset: Dataset, stage: str) -> bool:
     with _explained(dataset, stage):
         found = _stages(dataset.project)[_address(dataset, stage)]
         entries = (*found.deps, *found.outs)
-        return not found.cmd_changed and not any(entry.status() for entry in entries)
+        return not found.cmd_changed and not any(_is_changed(dataset.project, e) for e in entries)
+
+
+def _is_changed(project: Project, entry: Output) -> bool:
+    """Whether ``entry.status()`` says anything, but the files of a folder are not looked up again."""
+    path = Path(entry.fs_path)
+    if not path.is_dir():
+        return bool(entry.status())
+    if entry.use_cache and entry.changed_cache():
+        return True
+    return _folder(project, path).version != str(entry.hash_info.value)
 
 
 def current(dataset: Dataset, stage: str) -> str:
     """The version of a stage's output as it lies there, whether or not DVC has it."""
-    from dvc_data.hashfile.build import build
+    return _folder(dataset.project, dataset.stage(stage)).version
 
+
+def contents(dataset: Dataset, stage: str) -> Mapping[str, str]:
+    """The md5 of each file of a stage's output as it lies there, by its path below the folder."""
+    return _folder(dataset.project, dataset.stage(stage)).files
+
+
+@dataclass(frozen=True)
+class _Folder:
+    """What DVC makes of a folder.
+
+    Attributes:
+        meta: its size and how many files it has.
+        hash_info: its md5.
+        files: the md5 of each file, by its path below the folder.
+    """
+
+    meta: Meta
+    hash_info: HashInfo
+    files: Mapping[str, str]
+
+    @property
+    def version(self) -> str:
+        """The md5 by itself."""
+        return str(self.hash_info.value)
+
+
+def _folder(project: Project, path: Path) -> _Folder:
+    """What DVC makes of a folder, looked at once for as long as its files are the same.
+
+    DVC keeps the hashes of files that are the same, but looks each of them up.
+    """
     from assets.workspace.dvc_repository import kept_open
 
-    repo = kept_open(dataset.project)
-    odb, folder = repo.cache.local, str(dataset.stage(stage))
-    _, _, found = build(odb, folder, repo.fs, odb.hash_name, ignore=repo.dvcignore)
-    return str(found.hash_info.value)
+    return _hashed(kept_open(project), path, files.stamps(path))
+
+
+@lru_cache(maxsize=2 * len(STAGES))
+def _hashed(repo: Repo, path: Path, _: str) -> _Folder:
+    from dvc_data.hashfile.build import build
+
+    odb = repo.cache.local
+    _, meta, tree = build(odb, str(path), repo.fs, odb.hash_name, ignore=repo.dvcignore)
+    md5s = {"/".join(key): str(md5.value) for key, _, md5 in tree}
+    return _Folder(meta, tree.hash_info, md5s)
 
 
 def all_current(dataset: Dataset, stages: Iterable[str]) -> dict[str, str]:

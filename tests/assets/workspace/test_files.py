@@ -1,5 +1,6 @@
 """Files are whole or not there, and the same content is the same bytes."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -83,3 +84,35 @@ def test_files_that_nobody_keeps_are_removed(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     files.remove_others(tmp_path, {tmp_path / "a"})
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def touched(folder: Path) -> None:
+    files.write_text(folder / "below" / "a", "content")
+
+
+def added(folder: Path) -> None:
+    (folder / "below" / "b").touch()
+
+
+def renamed(folder: Path) -> None:
+    (folder / "below" / "a").rename(folder / "below" / "b")
+
+
+def moved_up(folder: Path) -> None:
+    (folder / "below" / "a").rename(folder / "a")
+
+
+def removed(folder: Path) -> None:
+    (folder / "below" / "a").unlink()
+
+
+@pytest.mark.parametrize("change", [touched, added, renamed, moved_up, removed])
+def test_the_stamps_of_a_folder_change_with_any_file_below_it(
+    tmp_path: Path, change: Callable[[Path], None]
+) -> None:
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "a").write_text("content")
+    before = files.stamps(tmp_path)
+    assert files.stamps(tmp_path) == before
+    change(tmp_path)
+    assert files.stamps(tmp_path) != before

@@ -1,5 +1,6 @@
 """What DVC says of a stage's data, and what is said where it cannot."""
 
+import hashlib
 import shutil
 from pathlib import Path
 
@@ -22,6 +23,10 @@ def dataset(project_root: Path) -> Dataset:
         folder.mkdir(parents=True)
         (folder / "file").write_text("content")
     return found
+
+
+def md5(content: bytes) -> str:
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
 def edit(dataset: Dataset, old: str, new: str) -> None:
@@ -137,3 +142,17 @@ def test_without_a_dvc_repository_the_remedy_is_told(dataset: Dataset) -> None:
     (dataset.project.root / ".dvc").rename(dataset.project.root / "gone")
     with pytest.raises(InputError, match="not a DVC repository; run `dvc init`"):
         versions.commit(dataset, "raw_videos")
+
+
+def test_each_file_has_its_md5_and_changes_with_its_content(dataset: Dataset) -> None:
+    folder = dataset.stage("raw_videos")
+    (folder / "below").mkdir()
+    (folder / "below" / "other").write_text("other")
+    before = versions.contents(dataset, "raw_videos")
+    assert before == {
+        "file": md5(b"content"),
+        "below/other": md5(b"other"),
+    }
+    (folder / "below" / "other").write_text("another")
+    after = versions.contents(dataset, "raw_videos")
+    assert after == before | {"below/other": md5(b"another")}
