@@ -4,7 +4,8 @@ import hashlib
 from collections import defaultdict
 
 from assets.caption_embeddings import ARRAY_NAME, STAGE, read_caption_embeddings
-from assets.captions import load_captions, read_caption_manifest
+from assets.captions import STAGE as CAPTIONS
+from assets.captions import caption_path, load_captions
 from assets.checks.encoded import (
     FINGERPRINT,
     SHAPE,
@@ -18,6 +19,7 @@ from assets.checks.encoded import (
 )
 from assets.checks.expectations import Check, CheckOutcome, Table, Tables, between, validate
 from assets.checks.faces import asset_checks
+from assets.checks.measurements import Measurement
 from assets.workspace.files import Array
 from assets.workspace.project import Dataset
 
@@ -64,17 +66,18 @@ def measure_caption_embeddings(dataset: Dataset) -> Tables:
     Raises:
         InputError: if the stage or one before it has not run.
     """
-    digests: dict[str, set[bytes]] = defaultdict(set)
-    captioned = read_caption_manifest(dataset).by_video()
 
-    def measure(video: str) -> dict[str, object]:
+    def measure(video: str) -> Measurement:
         array = read_whole(dataset, STAGE, video, ARRAY_NAME)
-        if array is not None and video in captioned:
-            for caption, row in zip(load_captions(dataset, video), array, strict=False):
-                digests[caption].add(_digest(row))
-        return measure_array(array)
+        return Measurement(measure_array(array), captions=_digests(dataset, video, array))
 
-    videos = measure_videos(dataset, STAGE, read_caption_embeddings(dataset), measure)
+    videos, measured = measure_videos(
+        dataset, STAGE, read_caption_embeddings(dataset), measure, reads=[CAPTIONS]
+    )
+    digests: dict[str, set[str]] = defaultdict(set)
+    for found in measured:
+        for caption, embeddings in found.captions.items():
+            digests[caption].update(embeddings)
     captions = [{"caption": text, "embeddings": len(found)} for text, found in digests.items()]
     return {
         "videos": with_commonest_shape(videos),
@@ -82,8 +85,14 @@ def measure_caption_embeddings(dataset: Dataset) -> Tables:
     }
 
 
-def _digest(embedding: Array) -> bytes:
-    return hashlib.sha256(embedding.tobytes()).digest()
+def _digests(dataset: Dataset, video: str, array: Array | None) -> dict[str, list[str]]:
+    """The different embeddings of each of a video's captions, as digests."""
+    if array is None or not caption_path(dataset, video).is_file():
+        return {}
+    found: dict[str, set[str]] = defaultdict(set)
+    for caption, row in zip(load_captions(dataset, video), array, strict=False):
+        found[caption].add(hashlib.sha256(row.tobytes()).hexdigest())
+    return {caption: sorted(digests) for caption, digests in found.items()}
 
 
 caption_embeddings_checks = asset_checks(STAGE, CHECKS, check_caption_embeddings)

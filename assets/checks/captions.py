@@ -6,6 +6,7 @@ from assets.captions import STAGE, caption_path, read_caption_manifest
 from assets.checks.encoded import FINGERPRINT, SNIPPETS, measure_videos
 from assets.checks.expectations import Check, CheckOutcome, Table, Tables, between, validate
 from assets.checks.faces import asset_checks
+from assets.checks.measurements import Measurement
 from assets.workspace import files
 from assets.workspace.project import Dataset
 
@@ -52,15 +53,17 @@ def measure_captions(dataset: Dataset) -> Tables:
     Raises:
         InputError: if the stage or raw_videos has not run.
     """
-    counts: Counter[str] = Counter()
 
-    def measure(video: str) -> dict[str, object]:
+    def measure(video: str) -> Measurement:
         captions = _captions(dataset, video)
-        counts.update(captions)
         empty = sum(not caption.strip() for caption in captions)
-        return {"snippets": len(captions), "empty_captions": empty}
+        figures = {"snippets": len(captions), "empty_captions": empty}
+        return Measurement(figures, captions=Counter(captions))
 
-    videos = measure_videos(dataset, STAGE, read_caption_manifest(dataset), measure)
+    videos, measured = measure_videos(dataset, STAGE, read_caption_manifest(dataset), measure)
+    counts: Counter[str] = Counter()
+    for found in measured:
+        counts.update(found.captions)
     return {"videos": videos, "dataset": Table.of(_variety(dataset, counts), key=["dataset"])}
 
 

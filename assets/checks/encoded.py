@@ -4,11 +4,12 @@ A result that is not there or not whole counts as one without snippets, so that 
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Sequence
 
 import numpy as np
 
 from assets.checks.expectations import Check, Expectation, Table, between, equal
+from assets.checks.measurements import Measure, Measurement, measurements
 from assets.raw_videos import read_raw_videos
 from assets.workspace import files
 from assets.workspace.files import Array
@@ -25,9 +26,6 @@ _READY_MADE = {
     "caption_embeddings": (CAPTIONS, EMBEDDINGS),
 }
 """What a stage's results can be made of without pixels."""
-
-Measure = Callable[[str], Mapping[str, object]]
-"""Measures one video's result: ``snippets`` and whatever else is checked."""
 
 SNIPPETS = Check(
     "a_result_for_every_snippet",
@@ -53,8 +51,12 @@ SHAPE = Check(
 
 
 def measure_videos(
-    dataset: Dataset, stage: str, manifest: Manifest[StageRow], measure: Measure
-) -> Table:
+    dataset: Dataset,
+    stage: str,
+    manifest: Manifest[StageRow],
+    measure: Measure,
+    reads: Sequence[str] = (),
+) -> tuple[Table, Sequence[Measurement]]:
     """One row for each video that should have a result, beside what is due for it.
 
     Args:
@@ -62,21 +64,27 @@ def measure_videos(
         stage: the stage.
         manifest: of the stage; the videos it has in quarantine need no result.
         measure: measures one video's result.
+        reads: other stages whose results it reads for that.
+
+    Returns:
+        The table, and for each of its rows what was measured.
     """
     made = manifest.by_video()
     frames = _frames_due(dataset, stage)
     encoder = read_encoder_card(dataset.stage(stage)).fingerprint.digest
+    videos = sorted((frames.keys() | made.keys()) - manifest.quarantined.keys())
+    measured = measurements(dataset, stage, videos, measure, (stage, *reads))
     rows = [
         {
             "video": video,
             "snippets_due": timeline.snippet_count(frames[video]) if video in frames else None,
             "fingerprint": made[video].encoder if video in made else "",
             "encoder": encoder,
-            **measure(video),
+            **found.figures,
         }
-        for video in sorted((frames.keys() | made.keys()) - manifest.quarantined.keys())
+        for video, found in measured.items()
     ]
-    return Table.of(rows, key=["video"])
+    return Table.of(rows, key=["video"]), tuple(measured.values())
 
 
 def _frames_due(dataset: Dataset, stage: str) -> dict[str, int]:

@@ -1,7 +1,8 @@
 """What must hold of snippet_features: one array a video, all alike, finite, and saying something."""
 
+from collections.abc import Sequence
+
 import numpy as np
-import numpy.typing as npt
 
 from assets.checks.encoded import (
     FINGERPRINT,
@@ -16,7 +17,9 @@ from assets.checks.encoded import (
 )
 from assets.checks.expectations import Check, CheckOutcome, Table, Tables, between, validate
 from assets.checks.faces import asset_checks
+from assets.checks.measurements import Measurement
 from assets.snippet_features import ARRAY_NAME, STAGE, read_snippet_features
+from assets.workspace.files import Array
 from assets.workspace.project import Dataset
 
 CHECKS = (
@@ -62,43 +65,39 @@ def measure_snippet_features(dataset: Dataset) -> Tables:
     Raises:
         InputError: if the stage or raw_videos has not run.
     """
-    span = _Span()
 
-    def measure(video: str) -> dict[str, object]:
+    def measure(video: str) -> Measurement:
         array = read_whole(dataset, STAGE, video, ARRAY_NAME)
-        if array is not None and array.size:
-            span.widen(array)
-        return measure_array(array)
+        return Measurement(measure_array(array), arrays=_range(array))
 
-    videos = measure_videos(dataset, STAGE, read_snippet_features(dataset), measure)
-    figures = [{"dataset": dataset.name, "dead_dimensions": span.dead_share()}]
+    videos, measured = measure_videos(dataset, STAGE, read_snippet_features(dataset), measure)
+    figures = [{"dataset": dataset.name, "dead_dimensions": _dead_share(measured)}]
     return {
         "videos": with_commonest_shape(videos),
-        "dataset": Table.of(figures if len(videos.rows) else [], key=["dataset"]),
+        "dataset": Table.of(figures if measured else [], key=["dataset"]),
     }
 
 
-class _Span:
-    """The least and largest value of each dimension over all arrays of the first one's dim."""
+def _range(array: Array | None) -> dict[str, Array]:
+    """The least and largest value of each dimension: (dim,) each; nothing of nothing."""
+    if array is None or array.size == 0:
+        return {}
+    rows = array.reshape(-1, array.shape[-1])
+    return {"low": rows.min(axis=0), "high": rows.max(axis=0)}
 
-    def __init__(self) -> None:
-        self._low: npt.NDArray[np.generic] | None = None
-        self._high: npt.NDArray[np.generic] | None = None
 
-    def widen(self, array: npt.NDArray[np.generic]) -> None:
-        """Take an array of shape (snippets, crops, dim) in; of another dim, leave it out."""
-        rows = array.reshape(-1, array.shape[-1])
-        low, high = rows.min(axis=0), rows.max(axis=0)
-        if self._low is None or self._high is None:
-            self._low, self._high = low, high
-        elif low.shape == self._low.shape:
-            self._low, self._high = np.minimum(self._low, low), np.maximum(self._high, high)
+def _dead_share(measured: Sequence[Measurement]) -> float | None:
+    """The share of dimensions that vary in no video; None if there was no array.
 
-    def dead_share(self) -> float | None:
-        """The share of dimensions that never vary; None if there was no array."""
-        if self._low is None or self._high is None:
-            return None
-        return float((self._low == self._high).mean())
+    Of arrays that differ in their dim, those like the first one count.
+    """
+    ranges = [found.arrays for found in measured if found.arrays]
+    if not ranges:
+        return None
+    alike = [each for each in ranges if each["low"].shape == ranges[0]["low"].shape]
+    low = np.min([each["low"] for each in alike], axis=0)
+    high = np.max([each["high"] for each in alike], axis=0)
+    return float((low == high).mean())
 
 
 snippet_features_checks = asset_checks(STAGE, CHECKS, check_snippet_features)

@@ -13,17 +13,13 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from functools import cache
 from importlib.metadata import version as installed_version
 from pathlib import Path
 
-import assets
-import tevad_model
 from assets.checks.expectations import CheckOutcome
+from assets.checks.measurements import FOLDER, measuring_code
 from assets.workspace import files, listing, versions
 from assets.workspace.project import STAGES, Dataset
-
-FOLDER = "checks"
 
 
 @dataclass(frozen=True)
@@ -127,7 +123,7 @@ def _key(dataset: Dataset, stage: str) -> str:
         **(_data(dataset, stage) if stage in STAGES else {"report": _report(dataset, stage)}),
         "source": listing.digest(dataset),
         "limits": dataset.params.checks.model_dump(mode="json"),
-        "code": _code(),
+        "code": measuring_code(),
         "great_expectations": installed_version("great_expectations"),
     }
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
@@ -146,15 +142,3 @@ def _report(dataset: Dataset, stage: str) -> dict[str, object]:
     path = dataset.reports / f"{stage}.json"
     report: dict[str, object] = files.read_json(path) if path.is_file() else {}
     return report
-
-
-@cache
-def _code() -> str:
-    """A digest of the code of the stages and of the library, which measures and judges."""
-    digest = hashlib.sha256()
-    for package in (assets, tevad_model):
-        root = Path(str(package.__file__)).parent
-        for path in sorted(root.rglob("*.py")):
-            digest.update(f"{path.relative_to(root)}\n".encode())
-            digest.update(path.read_bytes())
-    return digest.hexdigest()

@@ -3,7 +3,6 @@ from dataclasses import asdict
 
 import dagster as dg
 import pytest
-from dvc.repo import Repo
 from small_dataset import change_row, write_figures
 
 from assets.checks import ALL_CHECKS
@@ -45,12 +44,6 @@ def evaluation_metrics() -> None: ...
 
 @dg.asset(partitions_def=DATASETS, deps=[evaluation_metrics])
 def registered_model() -> None: ...
-
-
-@pytest.fixture(autouse=True)
-def repository(dataset: Dataset) -> None:
-    """Which data were judged is told by DVC."""
-    Repo.init(str(dataset.project.root), no_scm=True).close()
 
 
 @pytest.fixture
