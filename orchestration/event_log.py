@@ -64,6 +64,11 @@ class KeptSqliteEventLogStorage(SqliteEventLogStorage):
         """A transaction in the database of what is asked about all runs."""
         return self._connection(INDEX_SHARD_NAME, super().index_connection())
 
+    def has_table(self, table_name: str) -> bool:
+        """Whether the index has a table; Dagster asks before it uses one that came later."""
+        with self.index_connection() as connection:
+            return bool(connection.dialect.has_table(connection, table_name))
+
     def wipe(self) -> None:
         """Forget all events."""
         self.dispose()

@@ -131,7 +131,7 @@ class Dataset:
         """The parameters of its stages, as they were when first asked for."""
         return self.project.params.for_dataset(self.name)
 
-    @property
+    @cached_property
     def folder(self) -> Path:
         """Everything of this dataset that is data."""
         return self.project.data / self.name
@@ -143,9 +143,14 @@ class Dataset:
 
     def stage(self, name: str) -> Path:
         """The folder a stage writes."""
-        if name not in STAGES:
+        if name not in self._stages:
             raise ValueError(f"no stage {name!r}; there are {', '.join(STAGES)}")
-        return self.folder / name
+        return self._stages[name]
+
+    @cached_property
+    def _stages(self) -> dict[str, Path]:
+        """The folders by stage, put together once: they are asked for with every video."""
+        return {name: self.folder / name for name in STAGES}
 
     @property
     def reports(self) -> Path:

@@ -94,8 +94,9 @@ def is_up_to_date(dataset: Dataset, stage: str) -> bool:
     Raises:
         InputError: as :func:`commit`.
     """
-    if (stage, dataset.name) not in recorded(dataset.project):
-        return False
+    folder, version = dataset.stage(stage), recorded(dataset.project).get((stage, dataset.name))
+    if version is None or (folder.is_dir() and current(dataset, stage) != version):
+        return False  # before DVC's files are read, which takes longer
     with _explained(dataset, stage):
         found = _stages(dataset.project)[_address(dataset, stage)]
         entries = (*found.deps, *found.outs)
