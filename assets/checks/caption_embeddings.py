@@ -2,10 +2,11 @@
 
 import hashlib
 from collections import defaultdict
+from collections.abc import Sequence
 
 from assets.caption_embeddings import ARRAY_NAME, STAGE, read_caption_embeddings
 from assets.captions import STAGE as CAPTIONS
-from assets.captions import caption_path, load_captions
+from assets.captions import load_captions, read_caption_manifest
 from assets.checks.encoded import (
     FINGERPRINT,
     SHAPE,
@@ -66,10 +67,13 @@ def measure_caption_embeddings(dataset: Dataset) -> Tables:
     Raises:
         InputError: if the stage or one before it has not run.
     """
+    captioned = read_caption_manifest(dataset).by_video()
 
     def measure(video: str) -> Measurement:
         array = read_whole(dataset, STAGE, video, ARRAY_NAME)
-        return Measurement(measure_array(array), captions=_digests(dataset, video, array))
+        if array is None or video not in captioned:
+            return Measurement(measure_array(array))
+        return Measurement(measure_array(array), _digests(load_captions(dataset, video), array))
 
     videos, measured = measure_videos(
         dataset, STAGE, read_caption_embeddings(dataset), measure, reads=[CAPTIONS]
@@ -85,12 +89,10 @@ def measure_caption_embeddings(dataset: Dataset) -> Tables:
     }
 
 
-def _digests(dataset: Dataset, video: str, array: Array | None) -> dict[str, list[str]]:
+def _digests(captions: Sequence[str], array: Array) -> dict[str, list[str]]:
     """The different embeddings of each of a video's captions, as digests."""
-    if array is None or not caption_path(dataset, video).is_file():
-        return {}
     found: dict[str, set[str]] = defaultdict(set)
-    for caption, row in zip(load_captions(dataset, video), array, strict=False):
+    for caption, row in zip(captions, array, strict=False):
         found[caption].add(hashlib.sha256(row.tobytes()).hexdigest())
     return {caption: sorted(digests) for caption, digests in found.items()}
 
