@@ -1,5 +1,6 @@
 """What must hold of evaluation_metrics before a model is registered."""
 
+import math
 from typing import Any
 
 from assets.checks.expectations import (
@@ -74,25 +75,31 @@ def _videos(dataset: Dataset) -> list[dict[str, object]]:
         video: {"video": video, "frames": count, "scored_frames": 0}
         for video, count in frames.items()
     }
-    for video, scores in _scores(dataset).groupby("video"):
-        rows[str(video)] = {
-            "video": str(video),
-            "frames": frames.get(str(video), 0),
-            "scored_frames": _frames_scored_once(scores),
-            "least_score": scores["score"].min(skipna=False),
-            "largest_score": scores["score"].max(skipna=False),
-        }
+    for video, found in _by_video(_scores(dataset)).items():
+        rows[video] = {"video": video, "frames": frames.get(video, 0), **found}
     return list(rows.values())
 
 
-def _frames_scored_once(scores: Any) -> int:
-    """Frames from 0 that the snippets of one video cover without a gap or an overlap."""
-    end = 0
-    for row in scores.sort_values("start_frame").itertuples():
-        if row.start_frame != end:
-            break
-        end = row.end_frame
-    return int(end)
+def _by_video(scores: Any) -> dict[str, dict[str, object]]:
+    """Each video's range of scores, none if one is missing, and the frames that are scored once.
+
+    Those are the frames from 0 that its snippets cover without a gap or an overlap.
+    """
+    rows = scores.sort_values(["video", "start_frame"], kind="stable")
+    videos = rows["video"]
+    follows = rows["start_frame"] == rows.groupby("video")["end_frame"].shift(fill_value=0)
+    rows = rows.assign(
+        scored_frames=rows["end_frame"].where(follows.groupby(videos).cummin(), 0),
+        is_missing=rows["score"].isna(),
+    )
+    found = rows.groupby("video").agg(
+        scored_frames=("scored_frames", "max"),
+        least_score=("score", "min"),
+        largest_score=("score", "max"),
+        is_missing=("is_missing", "any"),
+    )
+    found.loc[found.pop("is_missing"), ["least_score", "largest_score"]] = math.nan
+    return {str(video): row for video, row in found.to_dict("index").items()}
 
 
 def _scores(dataset: Dataset) -> Any:

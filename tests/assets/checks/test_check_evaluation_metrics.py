@@ -31,6 +31,21 @@ def test_a_video_with_a_snippet_missing_is_named(dataset: Dataset, kept: object)
     assert failed(check_evaluation_metrics(dataset)) == {"every_test_frame_is_scored": [VIDEO]}
 
 
+def test_a_snippet_that_is_scored_twice_is_named(dataset: Dataset) -> None:
+    rows = read_scores(dataset)
+    again = next(row for row in rows if (row["video"], row["start_frame"]) == (VIDEO, 16))
+    write_scores(dataset, [again, *rows])
+    [outcome] = [o for o in check_evaluation_metrics(dataset) if not o.passed]
+    assert outcome.offenders == ({"video": VIDEO, "scored_frames": 32, "frames": 40},)
+
+
+def test_a_video_that_should_not_be_scored_is_named(dataset: Dataset) -> None:
+    rows = read_scores(dataset)
+    strange = [row | {"video": "another"} for row in rows if row["video"] == VIDEO]
+    write_scores(dataset, rows + strange)
+    assert failed(check_evaluation_metrics(dataset)) == {"every_test_frame_is_scored": ["another"]}
+
+
 def test_a_video_that_is_not_scored_is_named(dataset: Dataset) -> None:
     write_scores(dataset, [row for row in read_scores(dataset) if row["video"] != VIDEO])
     assert failed(check_evaluation_metrics(dataset))["every_test_frame_is_scored"] == [VIDEO]
