@@ -625,12 +625,20 @@ def _fit_inputs(network: TevadNetwork, bags: Bags, train: IntArray) -> None:
     for array, name in ((bags.visual, "visual_input"), (bags.text, "text_input")):
         if array is not None:
             feature_input: FeatureInput = getattr(network, name)
-            feature_input.fit(_rows(array, train))
+            feature_input.fit(fitting_rows(array, train))
 
 
-def _rows(array: FloatFeatures, bags: IntArray) -> Iterator[Tensor]:
-    """The segments of several bags at a time as rows: float32 of (bags × crops × segments, dim)."""
-    together = max(1, _ROWS_AT_ONCE // math.prod(array.shape[1:-1]))
+def fitting_rows(
+    array: FloatFeatures, bags: IntArray, at_once: int = _ROWS_AT_ONCE
+) -> Iterator[Tensor]:
+    """The segments of several bags at a time as rows: float32 of (bags × crops × segments, dim).
+
+    Args:
+        array: (B, …, segments, dim), of all bags.
+        bags: indices of those that are wanted.
+        at_once: rows at a time, but at least one bag's.
+    """
+    together = max(1, at_once // math.prod(array.shape[1:-1]))
     for start in range(0, len(bags), together):
         values = array[bags[start : start + together]].astype(np.float32)
         yield torch.from_numpy(values.reshape(-1, values.shape[-1]))

@@ -14,7 +14,7 @@ from tevad_model.bags import VideoExample
 from tevad_model.config import TrainingParams
 from tevad_model.errors import InputError
 from tevad_model.scoring import score
-from tevad_model.training import StepReport, TrainingResult, train
+from tevad_model.training import StepReport, TrainingResult, fitting_rows, train
 
 VISUAL, TEXT = 12, 8
 
@@ -340,3 +340,12 @@ def test_mixed_precision_stays_close(tmp_path: Path) -> None:
     first, second = plain.history[-1].losses["loss"], mixed.history[-1].losses["loss"]
     assert first != second
     assert second == pytest.approx(first, rel=0.05)
+
+
+@pytest.mark.parametrize("at_once", [1, 13, 1000])
+def test_what_is_fitted_on_is_every_segment_of_the_bags_in_their_order(at_once: int) -> None:
+    array = np.random.default_rng(0).normal(size=(7, 2, 3, 4)).astype(np.float16)
+    bags = np.array([6, 0, 3, 2, 5])
+    rows = torch.cat(list(fitting_rows(array, bags, at_once)))
+    assert rows.dtype == torch.float32
+    assert torch.equal(rows, torch.from_numpy(array[bags].reshape(-1, 4)).float())
