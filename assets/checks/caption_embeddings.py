@@ -93,7 +93,7 @@ def _digests(captions: Sequence[str], array: Array) -> dict[str, list[str]]:
     """The different embeddings of each of a video's captions, as digests."""
     found: dict[str, set[str]] = defaultdict(set)
     for caption, row in zip(captions, array, strict=False):
-        found[caption].add(hashlib.sha256(row.tobytes()).hexdigest())
+        found[caption].add(hashlib.blake2b(row.tobytes(), digest_size=12).hexdigest())
     return {caption: sorted(digests) for caption, digests in found.items()}
 
 

@@ -85,19 +85,19 @@ def _by_video(scores: Any) -> dict[str, dict[str, object]]:
 
     Those are the frames from 0 that its snippets cover without a gap or an overlap.
     """
-    rows = scores.sort_values(["video", "start_frame"], kind="stable")
-    videos = rows["video"]
+    rows = scores.dropna(subset="video").sort_values(["video", "start_frame"])
     follows = rows["start_frame"] == rows.groupby("video")["end_frame"].shift(fill_value=0)
     rows = rows.assign(
-        scored_frames=rows["end_frame"].where(follows.groupby(videos).cummin(), 0),
+        end=rows["end_frame"].where(follows.groupby(rows["video"]).cummin()),
         is_missing=rows["score"].isna(),
     )
     found = rows.groupby("video").agg(
-        scored_frames=("scored_frames", "max"),
+        scored_frames=("end", "last"),
         least_score=("score", "min"),
         largest_score=("score", "max"),
         is_missing=("is_missing", "any"),
     )
+    found["scored_frames"] = found["scored_frames"].fillna(0).astype(int)
     found.loc[found.pop("is_missing"), ["least_score", "largest_score"]] = math.nan
     return {str(video): row for video, row in found.to_dict("index").items()}
 

@@ -16,6 +16,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import assets
 import tevad_model
 from assets.workspace import versions
@@ -87,7 +89,7 @@ def _read(path: Path) -> dict[str, tuple[Identity, Measurement]]:
 
     try:
         with safe_open(path, framework="numpy") as file:
-            table = json.loads((file.metadata() or {})[_TABLE])
+            table = json.loads(file.get_tensor(_TABLE).tobytes())
             if table["code"] != measuring_code():
                 return {}
             return {
@@ -124,9 +126,11 @@ def _write(
         for video, measured in found.items()
         for name, array in measured.arrays.items()
     }
-    table = json.dumps({"code": measuring_code(), "videos": videos})
+    table = json.dumps({"code": measuring_code(), "videos": videos}).encode()
+    # As a tensor: safetensors limits the length of its own header, and so of its metadata.
+    arrays[_TABLE] = np.frombuffer(table, dtype=np.uint8)
     with replacing(path) as temporary:
-        save_file(arrays, temporary, metadata={_TABLE: table})
+        save_file(arrays, temporary)
 
 
 @cache

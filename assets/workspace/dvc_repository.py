@@ -71,8 +71,13 @@ def kept_open(project: Project) -> Repo:
     Raises:
         InputError: if the project is none.
     """
-    settings = (".dvc/config", ".dvc/config.local", ".dvcignore")
-    return _kept_open(project, tuple(files.stamp(project.root / name) for name in settings))
+    return _kept_open(project, settings(project))
+
+
+def settings(project: Project) -> tuple[files.Stamp, ...]:
+    """The stamps of the files by which the repository is to be opened anew when they change."""
+    names = (".dvc/config", ".dvc/config.local", ".dvcignore")
+    return tuple(files.stamp(project.root / name) for name in names)
 
 
 @lru_cache(maxsize=1)

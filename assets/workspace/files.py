@@ -86,16 +86,19 @@ class Stamp(NamedTuple):
         return cls(stat.st_ino, stat.st_size, stat.st_mtime_ns)
 
 
+_NO_FILE = Stamp(0, 0, 0)
+
+
 def stamp(path: Path) -> Stamp:
     """The stamp of a file as it is now."""
     try:
         return Stamp.of(path.stat())
     except FileNotFoundError:
-        return Stamp(0, 0, 0)
+        return _NO_FILE
 
 
-def stamps(folder: Path) -> str:
-    """What changes when a file below a folder is written anew, comes or goes: of all, a digest.
+def folder_stamp(folder: Path) -> str:
+    """A digest of all stamps below a folder: another when a file is written anew, comes or goes.
 
     Raises:
         FileNotFoundError: if there is no such folder.
@@ -109,10 +112,17 @@ def stamps(folder: Path) -> str:
 def _stamped(folder: str) -> Iterator[tuple[str, Stamp]]:
     # Not Path.rglob(), which takes ten times as long: this is asked of whole datasets, often.
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-        if entry.is_dir():
+        if entry.is_dir(follow_symlinks=False):
             yield from _stamped(entry.path)
         else:
-            yield entry.path, Stamp.of(entry.stat())
+            yield entry.path, _stamp_of(entry)
+
+
+def _stamp_of(entry: os.DirEntry[str]) -> Stamp:
+    try:
+        return Stamp.of(entry.stat())
+    except FileNotFoundError:  # another process took it away meanwhile, or a link leads nowhere
+        return _NO_FILE
 
 
 def read_yaml(path: Path) -> Any:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
-from assets.workspace.files import stamps, write_csv, write_text
+from assets.workspace.files import folder_stamp, write_csv, write_text
 from assets.workspace.params import DatasetParams
 from assets.workspace.project import Dataset
 from assets.workspace.sources import (
@@ -195,7 +195,7 @@ def refresh_if_reachable(dataset: Dataset) -> None:
 
 
 def read(dataset: Dataset) -> Listing:
-    """Read the listing, once for as long as it stays the same.
+    """Read the listing, once for as long as it stays the same; what is returned is shared.
 
     Raises:
         InputError: if the source was never looked at.
@@ -206,7 +206,7 @@ def read(dataset: Dataset) -> Listing:
             f"{folder / VIDEOS}: not there; look at the source first "
             f"(`tevad dataset refresh {dataset.name}`)"
         )
-    return _read(folder, not dataset.entry.is_ready_made, stamps(folder))
+    return _read(folder, not dataset.entry.is_ready_made, folder_stamp(folder))
 
 
 @lru_cache(maxsize=2)

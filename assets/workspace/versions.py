@@ -77,12 +77,17 @@ def _commit(dataset: Dataset, stage: str, repo: Repo) -> None:
 
 def _save(project: Project, dependency: Dependency) -> None:
     """What ``dependency.save()`` does, but the files of a folder are not looked up again."""
-    path = Path(dependency.fs_path)
-    if not path.is_dir():
+    if not _is_plain_folder(dependency):
         dependency.save()
         return
-    folder = _folder(project, path)
+    folder = _folder(project, Path(dependency.fs_path))
     dependency.meta, dependency.hash_info = folder.meta, folder.hash_info
+
+
+def _is_plain_folder(entry: Output) -> bool:
+    """Whether an entry is a folder on this machine, hashed as DVC has done since its version 3."""
+    is_plain = entry.protocol == "local" and entry.hash_name == "md5"
+    return is_plain and Path(entry.fs_path).is_dir()
 
 
 def is_up_to_date(dataset: Dataset, stage: str) -> bool:
@@ -92,10 +97,10 @@ def is_up_to_date(dataset: Dataset, stage: str) -> bool:
     command this takes no locks: under ``dvc repro`` they are the caller's.
 
     Raises:
-        InputError: as :func:`commit`.
+        InputError: as :func:`commit`, if the output is as it was committed.
     """
-    folder, version = dataset.stage(stage), recorded(dataset.project).get((stage, dataset.name))
-    if version is None or (folder.is_dir() and current(dataset, stage) != version):
+    version = recorded(dataset.project).get((stage, dataset.name))
+    if version is None or _is_other(dataset, stage, version):
         return False  # before DVC's files are read, which takes longer
     with _explained(dataset, stage):
         found = _stages(dataset.project)[_address(dataset, stage)]
@@ -103,14 +108,21 @@ def is_up_to_date(dataset: Dataset, stage: str) -> bool:
         return not found.cmd_changed and not any(_is_changed(dataset.project, e) for e in entries)
 
 
+def _is_other(dataset: Dataset, stage: str, version: str) -> bool:
+    """Whether a stage's output is not there in that version."""
+    try:
+        return current(dataset, stage) != version
+    except FileNotFoundError:  # it is not there, or links lead to what the cache has lost
+        return True
+
+
 def _is_changed(project: Project, entry: Output) -> bool:
     """Whether ``entry.status()`` says anything, but the files of a folder are not looked up again."""
-    path = Path(entry.fs_path)
-    if not path.is_dir():
+    if not _is_plain_folder(entry):
         return bool(entry.status())
     if entry.use_cache and entry.changed_cache():
         return True
-    return _folder(project, path).version != str(entry.hash_info.value)
+    return _folder(project, Path(entry.fs_path)).version != str(entry.hash_info.value)
 
 
 def current(dataset: Dataset, stage: str) -> str:
@@ -148,15 +160,18 @@ def _folder(project: Project, path: Path) -> _Folder:
 
     DVC keeps the hashes of files that are the same, but looks each of them up.
     """
-    from assets.workspace.dvc_repository import kept_open
+    from assets.workspace.dvc_repository import settings
 
-    return _hashed(kept_open(project), path, files.stamps(path))
+    return _hashed(project, path, settings(project), files.folder_stamp(path))
 
 
-@lru_cache(maxsize=2 * len(STAGES))
-def _hashed(repo: Repo, path: Path, _: str) -> _Folder:
+@lru_cache(maxsize=8 * len(STAGES))
+def _hashed(project: Project, path: Path, *_: object) -> _Folder:
     from dvc_data.hashfile.build import build
 
+    from assets.workspace.dvc_repository import kept_open
+
+    repo = kept_open(project)
     odb = repo.cache.local
     _, meta, tree = build(odb, str(path), repo.fs, odb.hash_name, ignore=repo.dvcignore)
     md5s = {"/".join(key): str(md5.value) for key, _, md5 in tree}

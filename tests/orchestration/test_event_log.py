@@ -49,6 +49,13 @@ def test_dagsters_own_storage_reads_what_was_logged(project_root: Path) -> None:
     assert record.asset_entry.last_run_id == runs[-1]
 
 
+def test_the_tables_of_the_index_are_known(project_root: Path) -> None:
+    with open_instance() as instance:
+        log = log_of(instance)
+        assert log.has_table("asset_check_executions")
+        assert not log.has_table("nothing_of_the_kind")
+
+
 def test_what_dagsters_own_storage_adds_is_seen(project_root: Path) -> None:
     own = SqliteEventLogStorage(str(folder(project_root)))
     with open_instance() as instance:

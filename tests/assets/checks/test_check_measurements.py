@@ -7,20 +7,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
-from small_dataset import CROPS, VISUAL_DIM, write_array, write_captions
+from small_dataset import CROPS, TEXT_DIM, VISUAL_DIM, write_array, write_captions
 
 from assets.checks import measurements as module
+from assets.checks.caption_embeddings import measure_caption_embeddings
+from assets.checks.captions import measure_captions
+from assets.checks.expectations import Tables
 from assets.checks.measurements import FOLDER, Measurement, measurements
 from assets.checks.snippet_features import measure_snippet_features
 from assets.workspace import files
 from assets.workspace.project import Dataset
 
-STAGE, CAPTIONS = "snippet_features", "captions"
+STAGE, CAPTIONS, EMBEDDINGS = "snippet_features", "captions", "caption_embeddings"
 VIDEO, ANOTHER = "test-normal-0", "train-normal-0"
 
 
-def kept(dataset: Dataset) -> Path:
-    return dataset.reports / FOLDER / f"{STAGE}.safetensors"
+def kept(dataset: Dataset, stage: str = STAGE) -> Path:
+    return dataset.reports / FOLDER / f"{stage}.safetensors"
 
 
 def read(dataset: Dataset, *videos: str) -> tuple[list[str], dict[str, Measurement]]:
@@ -94,7 +97,7 @@ def cut(path: Path) -> None:
 
 def of_another_form(path: Path) -> None:
     table = {"code": module.measuring_code(), "videos": {VIDEO: {"identity": []}}}
-    save_file({}, path, metadata={"measured": json.dumps(table)})
+    save_file({"measured": np.frombuffer(json.dumps(table).encode(), dtype=np.uint8)}, path)
 
 
 @pytest.mark.parametrize("damage", [cut, of_another_form, Path.unlink])
@@ -106,9 +109,24 @@ def test_what_is_damaged_is_measured_again(
     assert read(dataset, VIDEO)[0] == [VIDEO]
 
 
-def test_what_is_made_of_all_videos_is_the_same_of_kept_measurements(dataset: Dataset) -> None:
-    new = measure_snippet_features(dataset)
-    assert kept(dataset).is_file()
-    again = measure_snippet_features(dataset)
+@pytest.mark.parametrize(
+    ("stage", "measure"),
+    [
+        (STAGE, measure_snippet_features),
+        (CAPTIONS, measure_captions),
+        (EMBEDDINGS, measure_caption_embeddings),
+    ],
+)
+def test_what_is_made_of_all_videos_is_the_same_of_kept_measurements(
+    dataset: Dataset, stage: str, measure: Callable[[Dataset], Tables]
+) -> None:
+    # Some captions are said by both, but embedded otherwise.
+    write_array(dataset, EMBEDDINGS, VIDEO, np.random.default_rng(3).normal(size=(3, TEXT_DIM)))
+    new = measure(dataset)
+    assert kept(dataset, stage).is_file()
+    before = files.stamp(kept(dataset, stage))
+    again = measure(dataset)
+    assert files.stamp(kept(dataset, stage)) == before
     for name, table in new.items():
+        assert len(table.rows)
         assert table.rows.equals(again[name].rows)

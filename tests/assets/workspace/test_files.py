@@ -112,7 +112,15 @@ def test_the_stamps_of_a_folder_change_with_any_file_below_it(
 ) -> None:
     (tmp_path / "below").mkdir()
     (tmp_path / "below" / "a").write_text("content")
-    before = files.stamps(tmp_path)
-    assert files.stamps(tmp_path) == before
+    before = files.folder_stamp(tmp_path)
+    assert files.folder_stamp(tmp_path) == before
     change(tmp_path)
-    assert files.stamps(tmp_path) != before
+    assert files.folder_stamp(tmp_path) != before
+
+
+def test_a_folder_has_a_stamp_with_links_that_lead_nowhere_or_round(tmp_path: Path) -> None:
+    (tmp_path / "lost").symlink_to("nowhere")
+    (tmp_path / "round").symlink_to(".", target_is_directory=True)
+    before = files.folder_stamp(tmp_path)
+    (tmp_path / "nowhere").touch()
+    assert files.folder_stamp(tmp_path) != before

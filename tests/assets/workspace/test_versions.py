@@ -45,8 +45,19 @@ def test_a_commit_takes_what_lies_there_and_leaves_nothing_to_do(dataset: Datase
 
 
 def test_a_commit_writes_what_dvc_itself_would(dataset: Dataset) -> None:
-    root, stages = dataset.project.root, ("raw_videos", "snippet_features")
+    root = dataset.project.root
+    stages = (
+        "raw_videos",
+        "snippet_features",
+        "captions",
+        "sentence_encoder",
+        "caption_embeddings",
+    )
     for stage in stages:
+        below = dataset.stage(stage) / "below"
+        below.mkdir(parents=True)
+        (below / "one ü").write_text(f"{stage}\r\n")
+        (dataset.stage(stage) / "two").write_text("two")
         versions.commit(dataset, stage)
     ours = (root / "dvc.lock").read_bytes()
     (root / "dvc.lock").unlink()
@@ -85,6 +96,19 @@ def test_a_commit_brings_back_what_the_cache_lost(dataset: Dataset) -> None:
     assert not versions.is_up_to_date(dataset, "raw_videos")
     assert versions.commit(dataset, "raw_videos") == version
     assert set(cache.rglob("*")) == before
+
+
+def test_links_to_what_the_cache_lost_are_not_up_to_date(dataset: Dataset) -> None:
+    root, file = dataset.project.root, dataset.stage("raw_videos") / "file"
+    (root / ".dvc" / "config.local").write_text("[cache]\n    type = symlink\n")
+    version = versions.commit(dataset, "raw_videos")
+    assert file.is_symlink()
+    assert versions.is_up_to_date(dataset, "raw_videos")
+    shutil.rmtree(root / ".dvc" / "cache")
+    assert not versions.is_up_to_date(dataset, "raw_videos")
+    files.write_text(file, "content")
+    assert versions.commit(dataset, "raw_videos") == version
+    assert versions.is_up_to_date(dataset, "raw_videos")
 
 
 @pytest.mark.parametrize("changed", ["source", "output", "parameter"])
