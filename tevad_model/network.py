@@ -189,48 +189,96 @@ class FeatureInput(nn.Module):
         Args:
             rows: batches of samples, each (samples, D).
         """
-        dim = len(self.mean)
-        count, total = 0, torch.zeros(dim, dtype=torch.float64)
-        products = torch.zeros((dim, dim) if self.basis is not None else dim, dtype=torch.float64)
+        samples = _Samples(len(self.mean), for_directions=self.basis is not None)
         for batch in rows:
-            x = batch.double()
-            count += len(x)
-            total += x.sum(dim=0)
-            if self.basis is None:
-                products += x.square().sum(dim=0)
-            else:
-                products.addmm_(x.T, x)
-        mean = total / count
-        self.mean.copy_(mean)
-        if self.basis is None:
-            variance = products / count - mean.square()
-        else:
-            covariance = products / count - torch.outer(mean, mean)
-            variance = covariance.diagonal()
+            samples.add(batch.double())
+        self.mean.copy_(samples.mean)
         if self.standardize:
             # A feature that never varies in training says nothing: leave it as it is.
+            variance = samples.variance
             varies = variance > _SMALLEST_VARIANCE
             self.scale.copy_(torch.where(varies, variance.clamp(min=0).rsqrt(), 1))
         if self.basis is not None:
-            scale = self.scale.double()
-            self.basis.copy_(
-                _principal_directions(covariance * torch.outer(scale, scale), self.dim_out)
-            )
+            self.basis.copy_(samples.principal_directions(self.scale.double(), self.dim_out))
 
 
-def _principal_directions(covariance: Tensor, count: int) -> Tensor:
-    """Eigenvectors of the largest eigenvalues, largest first: (D, D) to (D, count).
+class _Samples:
+    """What mean, variance and principal directions follow from, of samples seen once.
 
-    Their signs, which the decomposition leaves open, make each one's largest entry positive.
+    That is sums. For the directions it is the samples themselves while they are fewer than their
+    features, and from then on the (D, D) sums of their products: whichever matrix is smaller.
+
+    Args:
+        dim: features of a sample, D.
+        for_directions: whether principal directions will be asked for.
     """
+
+    def __init__(self, dim: int, *, for_directions: bool) -> None:
+        self._count = 0
+        self._total = torch.zeros(dim, dtype=torch.float64)
+        self._squares = torch.zeros(dim, dtype=torch.float64)
+        self._for_directions = for_directions
+        self._few: list[Tensor] = []
+        self._products: Tensor | None = None
+
+    def add(self, x: Tensor) -> None:
+        """Take in samples: float64 of (samples, D)."""
+        self._count += len(x)
+        self._total += x.sum(dim=0)
+        self._squares += x.square().sum(dim=0)
+        if self._for_directions:
+            self._few.append(x)
+            if self._count > len(self._total):
+                self._multiplied()
+
+    @property
+    def mean(self) -> Tensor:
+        """(D,)."""
+        return self._total / self._count
+
+    @property
+    def variance(self) -> Tensor:
+        """(D,)."""
+        return self._squares / self._count - self.mean.square()
+
+    def principal_directions(self, scale: Tensor, count: int) -> Tensor:
+        """Those of the scaled samples, of the largest variance first: (D, count), orthonormal.
+
+        Their signs, which the decomposition leaves open, make each one's largest entry positive.
+
+        Args:
+            scale: (D,), which each feature is multiplied by.
+            count: how many.
+        """
+        if self._products is None and count <= self._count:
+            x = (torch.cat(self._few) - self.mean) * scale
+            # What x xᵀ has for eigenvectors, xᵀ takes to those of xᵀ x.
+            directions, _ = torch.linalg.qr(x.T @ _leading_eigenvectors(x @ x.T, count))
+        else:
+            covariance = self._multiplied() / self._count - torch.outer(self.mean, self.mean)
+            directions = _leading_eigenvectors(covariance * torch.outer(scale, scale), count)
+        largest = directions.gather(0, directions.abs().argmax(dim=0, keepdim=True))
+        signed: Tensor = directions * torch.where(largest < 0, -1.0, 1.0)
+        return signed
+
+    def _multiplied(self) -> Tensor:
+        """The sums of products; from now on no sample is kept."""
+        if self._products is None:
+            self._products = torch.zeros((len(self._total),) * 2, dtype=torch.float64)
+        for x in self._few:
+            self._products.addmm_(x.T, x)
+        self._few.clear()
+        return self._products
+
+
+def _leading_eigenvectors(symmetric: Tensor, count: int) -> Tensor:
+    """Eigenvectors of the largest eigenvalues, largest first: (N, N) to (N, count)."""
     import scipy.linalg  # type: ignore[import-untyped]
 
-    dim = len(covariance)
+    size = len(symmetric)
     # SciPy finds the wanted few alone; torch finds all, ten times slower at 2,560 features.
-    _, found = scipy.linalg.eigh(covariance.numpy(), subset_by_index=(dim - count, dim - 1))
-    directions = torch.from_numpy(found).flip(1)
-    largest = directions.gather(0, directions.abs().argmax(dim=0, keepdim=True))
-    return directions * torch.where(largest < 0, -1.0, 1.0)
+    _, found = scipy.linalg.eigh(symmetric.numpy(), subset_by_index=(size - count, size - 1))
+    return torch.from_numpy(found).flip(1)
 
 
 class TevadNetwork(nn.Module):

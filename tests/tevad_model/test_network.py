@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -212,6 +213,35 @@ def test_input_projects_on_principal_directions() -> None:
     assert basis[:, 0].argmax() == 1
     assert basis[:, 1].argmax() == 2
     assert layer(rows).var(dim=0).tolist() == sorted(layer(rows).var(dim=0).tolist(), reverse=True)
+
+
+@pytest.mark.parametrize("samples", [12, 30, 31, 200])
+@pytest.mark.parametrize("standardize", [False, True])
+def test_fewer_and_more_samples_than_features_have_their_principal_directions(
+    samples: int, standardize: bool
+) -> None:
+    rng = np.random.default_rng(samples)
+    rows = rng.normal(size=(samples, 30)) * np.geomspace(10, 0.1, 30) + 3
+    layer = FeatureInput(30, standardize=standardize, projection=5)
+    layer.fit(torch.from_numpy(part) for part in np.array_split(rows, 4))
+    centred = rows - rows.mean(axis=0)
+    _, _, expected = np.linalg.svd(centred / centred.std(axis=0) if standardize else centred)
+    basis = layer.basis
+    assert basis is not None
+    alike = np.abs(np.sum(basis.numpy() * expected[:5].T, axis=0))
+    np.testing.assert_allclose(alike, 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("samples", [3, 20])
+def test_directions_are_orthonormal_where_the_samples_leave_some_open(samples: int) -> None:
+    rows = torch.randn(samples, 2) @ torch.randn(2, 30)
+    layer = FeatureInput(30, projection=6)
+    layer.fit([rows])
+    basis = layer.basis
+    assert basis is not None
+    torch.testing.assert_close(basis.T @ basis, torch.eye(6))
+    centred = rows - rows.mean(dim=0)
+    torch.testing.assert_close(centred @ basis @ basis.T, centred, atol=1e-4, rtol=1e-4)
 
 
 def test_input_leaves_features_alone_by_default_but_knows_their_mean() -> None:
