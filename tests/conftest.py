@@ -68,6 +68,28 @@ datasets: {}
 """
 
 
+FIRST = (
+    "behaviour/test_review.py",  # makes the trained project while another process does the next
+    "behaviour",
+    "faults",
+    "tevad_model/test_training.py",
+    "assets",
+    "orchestration",
+)
+"""Which tests begin: those whose files take long, so that no process is left alone with one."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests in the order of :data:`FIRST`."""
+    tests = REPOSITORY / "tests"
+
+    def turn(item: pytest.Item) -> int:
+        path = item.path.relative_to(tests).as_posix()
+        return next((i for i, first in enumerate(FIRST) if path.startswith(first)), len(FIRST))
+
+    items.sort(key=turn)
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The real datasets that do not belong to the repository."""
@@ -220,12 +242,17 @@ def reviewed_project(
 
 
 @pytest.fixture(scope="session")
-def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def rendered(common: Path) -> Path:
     """A small rendered dataset: 6 train and 4 test videos of about 100 frames."""
     from tevad_model.render import render
 
-    folder = tmp_path_factory.mktemp("rendered")
-    render(folder, train=6, test=4, lengths=(96, 130))
+    folder = common / "rendered"
+    with locked(common / "rendered.lock", "the rendered videos"):
+        if not folder.is_dir():
+            unfinished = common / "rendered.unfinished"
+            shutil.rmtree(unfinished, ignore_errors=True)  # of a process that did not end it
+            render(unfinished, train=6, test=4, lengths=(96, 130))
+            unfinished.rename(folder)
     return folder
 
 
