@@ -34,8 +34,7 @@ class StageReport:
         quarantined: reason by video.
         seconds: wall time of the run.
         frames: frames of the videos that were worked on.
-        video_seconds: wall time by video that was worked on, with its share of what was done for
-            all of them together.
+        video_seconds: wall time by video that was worked on.
         warnings: what a person should look at though nothing stops for it.
     """
 
@@ -190,10 +189,8 @@ def run_per_video(
     due = [turn for turn in turns if result.header(turn.path) != turn.header]
     if due:  # a manifest never stands beside results it does not describe
         (folder / FILE_NAME).unlink(missing_ok=True)
-    begun = time.perf_counter()
     if prepare and due:
         prepare([turn.item for turn in due])
-    share = (time.perf_counter() - begun) / max(len(due), 1)
     problems: dict[str, str] = {}
     video_seconds: dict[str, float] = {}
     frames = sum(turn.item.frames for turn in due)
@@ -206,7 +203,7 @@ def run_per_video(
                 compute(turn, progress)
             except VideoError as error:
                 problems[turn.item.video] = str(error)
-            video_seconds[turn.item.video] = share + time.perf_counter() - begun
+            video_seconds[turn.item.video] = time.perf_counter() - begun
             done += turn.item.frames if frames else 1
             progress.reach(done)
     rows = [StageRow(video, "", "", 0, problem) for video, problem in quarantined.items()]

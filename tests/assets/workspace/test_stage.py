@@ -1,7 +1,5 @@
 """The loop over videos: what is made, reused, made again, quarantined and removed."""
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +55,6 @@ def run(
     sources: dict[str, str],
     version: int = 1,
     code_version: str = "1",
-    prepare: Callable[[list[Item]], None] | None = None,
 ) -> StageReport:
     return run_per_video(
         dataset,
@@ -67,7 +64,6 @@ def run(
         code_version=code_version,
         result=ARRAY,
         compute=compute,
-        prepare=prepare,
         quarantined={"bad": "was bad before"},
     )
 
@@ -101,19 +97,6 @@ def test_one_more_video_costs_one_video(dataset: Dataset) -> None:
     again = Doubler()
     run(dataset, again, {**ALL, "d": "4"})
     assert again.made == ["d"]
-
-
-def test_what_is_done_for_all_videos_together_counts_for_each(dataset: Dataset) -> None:
-    prepared: list[str] = []
-
-    def prepare(items: list[Item]) -> None:
-        prepared.extend(item.video for item in items)
-        time.sleep(0.2)
-
-    report = run(dataset, Doubler(), {"a": "1", "b": "2"}, prepare=prepare)
-    assert prepared == ["a", "b"]
-    assert min(report.video_seconds.values()) >= 0.1
-    assert sum(report.video_seconds.values()) <= report.seconds
 
 
 def test_changed_source_is_made_again(dataset: Dataset) -> None:
