@@ -290,8 +290,7 @@ def postgres() -> Iterator[PostgresServer]:
 @pytest.fixture
 def storage(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Storage:
     """A bucket of the test's own that the environment names; after the fixture that enters a project."""
-    for name, value in s3_server.environment.items():
-        monkeypatch.setenv(name, value)
+    s3_server.enter(monkeypatch)
     monkeypatch.setenv(VARIABLE, f"s3://{s3_server.new_bucket()}/team")
     return Storage.required()
 

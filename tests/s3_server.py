@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 from networking import free_ports
 
 ACCESS_KEY, SECRET_KEY = "access-key", "no-file-may-hold-this-secret"
@@ -42,6 +43,16 @@ class S3Server:
             "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
             "AWS_DEFAULT_REGION": REGION,
         }
+
+    def enter(self, monkeypatch: pytest.MonkeyPatch, address: str = "") -> None:
+        """Point the environment at it, or at the address of a proxy in front of it."""
+        from mlflow.store.artifact.s3_artifact_repo import _cached_get_s3_client
+
+        for name, value in self.environment.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("AWS_ENDPOINT_URL", address or self.address)
+        # MLflow keeps its clients, and does not look at the address that they were made for.
+        _cached_get_s3_client.cache_clear()
 
     def client(self) -> Any:
         """One for all who ask: making a client takes longer than what most ask it for."""

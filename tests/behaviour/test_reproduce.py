@@ -172,8 +172,7 @@ def test_every_stage_is_made_again_from_the_videos_in_a_bucket(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The clone has nothing but the bucket and MLflow."""
-    for key, value in s3_server.environment.items():
-        monkeypatch.setenv(key, value)
+    s3_server.enter(monkeypatch)
     bucket = s3_server.new_bucket()
     remote = {"url": f"s3://{bucket}/dvc", "endpointurl": s3_server.address}
     add_remote(trained_copy.project, remote)

@@ -91,8 +91,7 @@ def team(
     project_root: Path, own_server: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Team]:
     with running_proxy(own_server.address) as proxy:
-        for name, value in {**own_server.environment, "AWS_ENDPOINT_URL": proxy.address}.items():
-            monkeypatch.setenv(name, value)
+        own_server.enter(monkeypatch, proxy.address)
         monkeypatch.setenv(VARIABLE, f"s3://{own_server.new_bucket()}/team")
         project, storage = Project.at(project_root), Storage.required()
         storage.use_for_dvc(project)

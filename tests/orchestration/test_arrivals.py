@@ -214,8 +214,7 @@ def test_a_bucket_is_looked_at_the_same_way(
     s3_server: S3Server,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for name, value in s3_server.environment.items():
-        monkeypatch.setenv(name, value)
+    s3_server.enter(monkeypatch)
     client, bucket = s3_server.client(), s3_server.new_bucket()
 
     def upload(name: str, **how: int) -> None:

@@ -50,8 +50,7 @@ class Bucket:
 @pytest.fixture
 def bucket(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
     with running_proxy(s3_server.address) as proxy:
-        for name, value in {**s3_server.environment, "AWS_ENDPOINT_URL": proxy.address}.items():
-            monkeypatch.setenv(name, value)
+        s3_server.enter(monkeypatch, proxy.address)
         monkeypatch.setattr(s3_download, "RANGE_BYTES", 5 * MIB)
         monkeypatch.setattr(s3_download, "_PAUSE_SECONDS", 0.01)
         yield Bucket(s3_server.new_bucket(), proxy, s3.client(), s3_server.client())

@@ -32,8 +32,7 @@ def local(tmp_path: Path) -> LocalSource:
 @pytest.fixture
 def s3(s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> S3Source:
     """The same files in the bucket; endpoint and credentials from the environment alone."""
-    for name, value in s3_server.environment.items():
-        monkeypatch.setenv(name, value)
+    s3_server.enter(monkeypatch)
     client, bucket = s3_server.client(), s3_server.new_bucket()
     folder = fill(tmp_path / "to-upload")
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
