@@ -8,7 +8,6 @@ measured is the stage's file's business, and what is made of it :mod:`assets.che
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from assets.workspace.files import Array
 from assets.workspace.project import Dataset
 from assets.workspace.stage import ARRAY, LINES
 from tevad_model.atomic import replacing
+from tevad_model.fingerprint import sha256_folder
 
 FOLDER = "checks"
 """Of a dataset's reports: what is kept of its checks."""
@@ -135,11 +135,6 @@ def _write(
 
 @cache
 def measuring_code() -> str:
-    """A digest of the code of the stages and of the library, which measures and judges."""
-    digest = hashlib.sha256()
-    for package in (assets, tevad_model):
-        root = Path(str(package.__file__)).parent
-        for path in sorted(root.rglob("*.py")):
-            digest.update(f"{path.relative_to(root)}\n".encode())
-            digest.update(path.read_bytes())
-    return digest.hexdigest()
+    """What changes with the code of the stages and of the library, which measures and judges."""
+    folders = (Path(str(package.__file__)).parent for package in (assets, tevad_model))
+    return "".join(sha256_folder(folder, ["*.py"]) for folder in folders)

@@ -80,21 +80,14 @@ class Stamp(NamedTuple):
     bytes: int
     modified: int
 
-    @classmethod
-    def of(cls, stat: os.stat_result) -> Stamp:
-        """The stamp that a file's status makes."""
-        return cls(stat.st_ino, stat.st_size, stat.st_mtime_ns)
 
-
-_NO_FILE = Stamp(0, 0, 0)
-
-
-def stamp(path: Path) -> Stamp:
+def stamp(path: os.PathLike[str]) -> Stamp:
     """The stamp of a file as it is now."""
     try:
-        return Stamp.of(path.stat())
+        stat = os.stat(path)  # noqa: PTH116 - also of what os.scandir() finds
     except FileNotFoundError:
-        return _NO_FILE
+        return Stamp(0, 0, 0)
+    return Stamp(stat.st_ino, stat.st_size, stat.st_mtime_ns)
 
 
 def folder_stamp(folder: Path) -> str:
@@ -115,14 +108,7 @@ def _stamped(folder: str) -> Iterator[tuple[str, Stamp]]:
         if entry.is_dir(follow_symlinks=False):
             yield from _stamped(entry.path)
         else:
-            yield entry.path, _stamp_of(entry)
-
-
-def _stamp_of(entry: os.DirEntry[str]) -> Stamp:
-    try:
-        return Stamp.of(entry.stat())
-    except FileNotFoundError:  # another process took it away meanwhile, or a link leads nowhere
-        return _NO_FILE
+            yield entry.path, stamp(entry)
 
 
 def read_yaml(path: Path) -> Any:
