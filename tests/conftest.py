@@ -4,6 +4,7 @@ A project here is a real one: a git and DVC repository with this repository's ``
 ``mlflow/``, and state of its own for Dagster and MLflow.
 """
 
+import atexit
 import gc
 import json
 import os
@@ -36,7 +37,9 @@ os.environ.update(
     OMP_WAIT_POLICY="PASSIVE",
 )
 
-gc.set_threshold(100_000)  # as the command line does; else a tenth of the time goes into it
+# As the command line does; else a tenth of the time goes into it.
+gc.set_threshold(100_000)
+atexit.register(gc.freeze)
 
 # A shell starts what runs in the background deaf to Ctrl-C, and so would be what tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)

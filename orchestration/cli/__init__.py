@@ -6,6 +6,7 @@ is called, so that ``tevad --help`` is quick.
 
 from __future__ import annotations
 
+import atexit
 import gc as garbage_collection
 import logging
 import signal
@@ -33,6 +34,7 @@ libraries are imported, whose objects all stay: a seventh of a short command's t
 def main() -> None:
     """Which frames of a video are abnormal, learned from one label a video."""
     garbage_collection.set_threshold(_ALLOCATIONS)
+    atexit.register(garbage_collection.freeze)  # Python's end looks through all that is not frozen
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as orderly as by Ctrl-C
     # A handler of the project's own, which comes before those that Dagster adds and that rewrite
     # the message; the root's is for others' warnings.
