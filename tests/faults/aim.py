@@ -20,7 +20,10 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import forks
+
 _HOOK = Path(__file__).parent / "hook"
+_PROGRAMS = Path(sys.executable).parent
 _PATIENCE = 1500.0
 """Seconds until a process that never comes to its moment is given up."""
 
@@ -118,22 +121,22 @@ class Ended:
 
 
 def killed(moment: Moment, *command: str, root: Path) -> Ended:
-    """Run a command (of ``tevad`` or ``dvc``) and kill it at a moment, with all that it started."""
-    return _ended(
+    """Run a command of ``tevad`` and kill it at a moment, with all that it started."""
+    return _forked(
         {**asdict(moment), "action": "kill", "spared_group": os.getpgid(0)}, command, root
     )
 
 
 def signalled(name: str, moment: Moment, *command: str, root: Path) -> Ended:
-    """Run a command that gets a signal, such as SIGTERM, at a moment."""
-    return _ended({**asdict(moment), "action": name}, command, root)
+    """Run a command of ``tevad`` that gets a signal, such as SIGTERM, at a moment."""
+    return _forked({**asdict(moment), "action": name}, command, root)
 
 
 def census(
     patterns: Mapping[str, str], *command: str, root: Path, scratch: Path
 ) -> list[frozenset[str]]:
-    """Run a command; for each of its lines, in their order, the names of the patterns that find it."""
-    ended = _ended({"patterns": dict(patterns), "lines": str(scratch / "lines")}, command, root)
+    """Run a command of ``tevad``; for each of its lines, in order, the names of the patterns that find it."""
+    ended = _forked({"patterns": dict(patterns), "lines": str(scratch / "lines")}, command, root)
     assert ended.code == 0, ended.said
     lines = [line for path in scratch.glob("lines.*") for line in json.loads(path.read_text())]
     return [frozenset(names) for _, names in sorted(lines)]
@@ -180,8 +183,10 @@ def paused(moment: Moment, *command: str, root: Path, scratch: Path) -> Iterator
 
 
 def ended(*command: str, root: Path) -> Ended:
-    """Run a command to its end."""
-    return _ended(None, command, root)
+    """Run a command, of ``tevad`` or ``dvc``, to its end."""
+    with started(*command, root=root) as process:
+        _, said = process.communicate(timeout=_PATIENCE)
+        return Ended(process.returncode, said)
 
 
 def says(process: subprocess.Popen[str], pattern: str) -> str:
@@ -200,14 +205,10 @@ def started(
     *command: str, root: Path, aim: Mapping[str, object] | None = None
 ) -> Iterator[subprocess.Popen[str]]:
     """Start a command in a session of its own; nothing of it outlives the block."""
-    programs = Path(sys.executable).parent
-    environment = {**os.environ, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
-    if aim is not None:
-        environment |= {"TEVAD_TEST_AIM": json.dumps(aim), "PYTHONPATH": str(_HOOK)}
     process = subprocess.Popen(
-        [programs / command[0], *command[1:]],
+        [_PROGRAMS / command[0], *command[1:]],
         cwd=root,
-        env=environment,
+        env=_environment(aim),
         start_new_session=True,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -221,7 +222,18 @@ def started(
                 os.killpg(process.pid, signal.SIGKILL)
 
 
-def _ended(aim: Mapping[str, object] | None, command: tuple[str, ...], root: Path) -> Ended:
-    with started(*command, root=root, aim=aim) as process:
-        _, said = process.communicate(timeout=_PATIENCE)
-        return Ended(process.returncode, said)
+def _forked(aim: Mapping[str, object], command: tuple[str, ...], root: Path) -> Ended:
+    """Run a command of ``tevad`` to its end, in a process that need not load the libraries first."""
+    program, *arguments = command
+    assert program == "tevad"
+    done = forks.tevad(
+        *arguments, root=root, environment=_environment(aim), scripts=[_HOOK / "sitecustomize.py"]
+    )
+    return Ended(done.returncode, done.stderr)
+
+
+def _environment(aim: Mapping[str, object] | None) -> dict[str, str]:
+    environment = {**os.environ, "PATH": f"{_PROGRAMS}{os.pathsep}{os.environ['PATH']}"}
+    if aim is not None:
+        environment |= {"TEVAD_TEST_AIM": json.dumps(aim), "PYTHONPATH": str(_HOOK)}
+    return environment

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import shutil
 import signal
 import sqlite3
@@ -16,6 +15,7 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
+import forks
 import pytest
 from aim import PHASES, Moment, paused
 from networking import free_ports, wait_until
@@ -32,18 +32,11 @@ TRAIN = ("stage", "tevad_model", "--dataset", "rendered")
 
 def tevad(*arguments: str, largest_file: int | None = None, **environment: str) -> str:
     """What a command complains of, or nothing if it succeeds."""
-
-    def limited() -> None:
-        if largest_file is not None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
-
-    done = subprocess.run(
-        [TEVAD, *arguments],
-        env={**os.environ, **environment},
-        preexec_fn=limited,
-        capture_output=True,
-        text=True,
-        check=False,
+    done = forks.tevad(
+        *arguments,
+        root=Path.cwd(),
+        environment={**os.environ, **environment},
+        largest_file=largest_file,
     )
     assert "Traceback" not in done.stderr, done.stderr
     return done.stderr if done.returncode else ""
