@@ -4,8 +4,6 @@ A project here is a real one: a git and DVC repository with this repository's ``
 ``mlflow/``, and state of its own for Dagster and MLflow.
 """
 
-import atexit
-import gc
 import json
 import os
 import shutil
@@ -25,6 +23,7 @@ from assets.workspace.params import DatasetParams
 from assets.workspace.project import Dataset, Project
 from assets.workspace.storage import VARIABLE, Storage
 from assets.workspace.tracking import CHAMPION, Tracking
+from orchestration.cli import collect_garbage_rarely
 from orchestration.running import RunOutcome, run_chain
 
 os.environ.update(
@@ -37,9 +36,7 @@ os.environ.update(
     OMP_WAIT_POLICY="PASSIVE",
 )
 
-# As the command line does; else a tenth of the time goes into it.
-gc.set_threshold(100_000)
-atexit.register(gc.freeze)
+collect_garbage_rarely()  # as commands do
 
 # A shell starts what runs in the background deaf to Ctrl-C, and so would be what tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from assets.checks.expectations import SuiteItem, Table
 
+os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")  # read when the library is imported
+
 Rows = list[dict[str, object]]
 
 SITE = "data_docs"
@@ -90,7 +92,6 @@ def _whole_table() -> Any:
 
     It holds one table at a time: threads must not judge at once.
     """
-    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
     import great_expectations as gx
 
     context = gx.get_context(mode="ephemeral")

@@ -25,16 +25,14 @@ from orchestration.cli.storage import storage
 from orchestration.cli.watch import watch
 
 _ALLOCATIONS = 100_000
-"""Objects between two looks for unreachable ones. Python's 700 are looked at over and over while
-libraries are imported, whose objects all stay: a seventh of a short command's time."""
+"""Objects made between two looks for unreachable ones, instead of Python's 700."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="tevad")
 def main() -> None:
     """Which frames of a video are abnormal, learned from one label a video."""
-    garbage_collection.set_threshold(_ALLOCATIONS)
-    atexit.register(garbage_collection.freeze)  # Python's end looks through all that is not frozen
+    collect_garbage_rarely()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as orderly as by Ctrl-C
     # A handler of the project's own, which comes before those that Dagster adds and that rewrite
     # the message; the root's is for others' warnings.
@@ -43,6 +41,16 @@ def main() -> None:
     logging.basicConfig(format="%(message)s", handlers=[others])
     logging.getLogger("tevad").setLevel(logging.INFO)
     logging.getLogger("tevad").addHandler(own)
+
+
+def collect_garbage_rarely() -> None:
+    """Spend less on looking for unreachable objects: libraries make a million, which all stay.
+
+    Python would look through them over and over while it imports, and once more at its end, where
+    what is frozen is left out.
+    """
+    garbage_collection.set_threshold(_ALLOCATIONS)
+    atexit.register(garbage_collection.freeze)
 
 
 def _is_a_warning_of_others(record: logging.LogRecord) -> bool:

@@ -140,7 +140,6 @@ def load() -> None:
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             if not module.name.startswith(_NOT_LOADED):
                 importlib.import_module(module.name)
-    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
     for name in _LIBRARIES:
         importlib.import_module(name)
     _draw()
