@@ -20,7 +20,6 @@ from assets.workspace.project import STAGES, Dataset, Project
 from tevad_model.errors import InputError
 
 if TYPE_CHECKING:
-    from dvc.dependency.base import Dependency
     from dvc.output import Output
     from dvc.repo import Repo
     from dvc.stage import PipelineStage
@@ -55,7 +54,7 @@ def _commit(dataset: Dataset, stage: str, repo: Repo) -> None:
     """What ``dvc commit --force`` does, but that comments in ``dvc.lock`` are not kept.
 
     To keep them, DVC reads the file once more, in Python alone: most of what its commit takes. Nor
-    does it look up the files of other stages' folders again, or anything for its run cache, which
+    does it look up again the files of folders that are known, or anything for its run cache, which
     holds no outputs that persist.
     """
     from dvc.dvcfile import load_file
@@ -67,21 +66,21 @@ def _commit(dataset: Dataset, stage: str, repo: Repo) -> None:
         pipeline = load_file(repo, _pipeline(repo))
         content = pipeline.lockfile_contents or {"schema": "2.0"}
         found = pipeline.stages[_address(dataset, stage)]
-        for dependency in found.deps:
-            _save(dataset.project, dependency)
-        found.save_outs()
+        for entry in (*found.deps, *found.outs):
+            _save(dataset.project, entry)
         found.commit()
         content.setdefault("stages", {}).update(to_lockfile(found))
         dump_yaml(str(Path(repo.root_dir) / LOCK_FILE), content, fs=repo.fs)
 
 
-def _save(project: Project, dependency: Dependency) -> None:
-    """What ``dependency.save()`` does, but the files of a folder are not looked up again."""
-    if not _is_plain_folder(dependency):
-        dependency.save()
+def _save(project: Project, entry: Output) -> None:
+    """What ``entry.save()`` does, but the files of a folder are not looked up again."""
+    if not _is_plain_folder(entry):
+        entry.save()
         return
-    folder = _folder(project, Path(dependency.fs_path))
-    dependency.meta, dependency.hash_info = folder.meta, folder.hash_info
+    entry.ignore()
+    folder = _folder(project, Path(entry.fs_path))
+    entry.meta, entry.hash_info, entry.files = folder.meta, folder.hash_info, None
 
 
 def _is_plain_folder(entry: Output) -> bool:

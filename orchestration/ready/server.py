@@ -100,7 +100,7 @@ class _End:
     """How a command ended, told to whoever handed it over.
 
     To be made before the libraries are loaded: exit handlers are called last first, and theirs must
-    have been. What Python does afterwards, taking thousands of modules apart, nobody waits for.
+    have been. What Python would do afterwards, taking thousands of modules apart, is left out.
 
     Attributes:
         code: the exit code.
@@ -131,7 +131,9 @@ class _End:
             with suppress(OSError, ValueError):  # nobody reads it any more, or it is closed
                 stream.flush()
         _take_streams([os.open(os.devnull, os.O_RDWR) for _ in range(3)])  # who reads sees the end
-        connection.sendall(bytes([self.code]))
+        with suppress(ConnectionError):  # whoever handed it over is gone
+            connection.sendall(bytes([self.code]))
+        os._exit(self.code)
 
 
 def load() -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from tevad_model.errors import InputError
@@ -118,7 +119,20 @@ def pull(model: str, revision: str | None = None) -> Pulled:
 
 
 def weights_hash(folder: Path) -> str:
-    """What a model's output depends on: the names and bytes of weights, configuration, vocabulary."""
+    """What a model's output depends on: the names and bytes of weights, configuration, vocabulary.
+
+    The bytes are read once in a process for as long as no file is written anew, comes or goes.
+    """
+    found = {path for pattern in FETCHED for path in folder.rglob(pattern) if path.is_file()}
+    stats = {path: path.stat() for path in found}
+    return _weights_hash(
+        folder,
+        frozenset((path, s.st_ino, s.st_size, s.st_mtime_ns) for path, s in stats.items()),
+    )
+
+
+@lru_cache(maxsize=16)
+def _weights_hash(folder: Path, _stamps: frozenset[tuple[Path, int, int, int]]) -> str:
     return sha256_folder(folder, FETCHED)[:16]
 
 
