@@ -41,7 +41,7 @@ lint: install ## linter, formatter, types
 
 # As many processes as cores: a second thread in each would only wait for the others'.
 test: export OMP_NUM_THREADS := 1
-test: lint ## everything that must hold, in a quarter of an hour or little more
+test: lint ## everything that must hold, in about a quarter of an hour
 	$(BIN)/python -m pytest -m "not slow" --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test-slow: install ## the long tests
