@@ -62,6 +62,11 @@ def sha256_folder(folder: Path, patterns: Iterable[str] = ("*",)) -> str:
         patterns: which files count, by name.
     """
     digest = hashlib.sha256()
-    for path in sorted({p for each in patterns for p in folder.rglob(each) if p.is_file()}):
+    for path in matching(folder, patterns):
         digest.update(f"{path.relative_to(folder).as_posix()}\0{sha256_file(path)}\n".encode())
     return digest.hexdigest()
+
+
+def matching(folder: Path, patterns: Iterable[str]) -> list[Path]:
+    """The files of a folder and all below it whose names match a pattern, in order."""
+    return sorted({p for each in patterns for p in folder.rglob(each) if p.is_file()})

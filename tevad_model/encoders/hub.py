@@ -16,7 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from tevad_model.errors import InputError
-from tevad_model.fingerprint import sha256_folder
+from tevad_model.fingerprint import matching, sha256_folder
 
 FETCHED = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.py")
 """What a snapshot needs: weights, configuration, vocabulary, chat template, the model's own code."""
@@ -123,16 +123,14 @@ def weights_hash(folder: Path) -> str:
 
     The bytes are read once in a process for as long as no file is written anew, comes or goes.
     """
-    found = {path for pattern in FETCHED for path in folder.rglob(pattern) if path.is_file()}
-    stats = {path: path.stat() for path in found}
+    stats = [(path, path.stat()) for path in matching(folder, FETCHED)]
     return _weights_hash(
-        folder,
-        frozenset((path, s.st_ino, s.st_size, s.st_mtime_ns) for path, s in stats.items()),
+        folder, tuple((path, s.st_ino, s.st_size, s.st_mtime_ns) for path, s in stats)
     )
 
 
 @lru_cache(maxsize=16)
-def _weights_hash(folder: Path, _stamps: frozenset[tuple[Path, int, int, int]]) -> str:
+def _weights_hash(folder: Path, _stamps: tuple[tuple[Path, int, int, int], ...]) -> str:
     return sha256_folder(folder, FETCHED)[:16]
 
 
