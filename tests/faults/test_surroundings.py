@@ -35,8 +35,7 @@ TRAIN = ("stage", "tevad_model", "--dataset", "rendered")
 def invoked(*arguments: str, **environment: str) -> str:
     """What a command complains of, or nothing if it succeeds; in this process, which costs less."""
     done = CliRunner().invoke(main, arguments, env=environment)
-    assert "Traceback" not in done.stderr, done.stderr
-    return done.stderr if done.exit_code else ""
+    return complaint(done.exit_code, done.stderr)
 
 
 def tevad(*arguments: str, largest_file: int | None = None, **environment: str) -> str:
@@ -47,8 +46,13 @@ def tevad(*arguments: str, largest_file: int | None = None, **environment: str) 
         environment={**os.environ, **environment},
         largest_file=largest_file,
     )
-    assert "Traceback" not in done.stderr, done.stderr
-    return done.stderr if done.returncode else ""
+    return complaint(done.returncode, done.stderr)
+
+
+def complaint(code: int, said: str) -> str:
+    """What was said, without a stack trace, by what did not succeed."""
+    assert "Traceback" not in said, said
+    return said if code else ""
 
 
 def retrain(dataset: Dataset) -> None:
