@@ -59,6 +59,7 @@ def _commit(dataset: Dataset, stage: str, repo: Repo) -> None:
     """
     from dvc.dvcfile import load_file
     from dvc.repo import lock_repo
+    from dvc.stage.decorators import rwlocked
     from dvc.stage.serialize import to_lockfile
     from dvc.utils.serialize import dump_yaml
 
@@ -66,11 +67,19 @@ def _commit(dataset: Dataset, stage: str, repo: Repo) -> None:
         pipeline = load_file(repo, _pipeline(repo))
         content = pipeline.lockfile_contents or {"schema": "2.0"}
         found = pipeline.stages[_address(dataset, stage)]
-        for entry in (*found.deps, *found.outs):
-            _save(dataset.project, entry)
-        found.commit()
+        rwlocked(read=["deps"], write=["outs"])(_take_in)(found, dataset.project)
         content.setdefault("stages", {}).update(to_lockfile(found))
         dump_yaml(str(Path(repo.root_dir) / LOCK_FILE), content, fs=repo.fs)
+
+
+def _take_in(stage: PipelineStage, project: Project) -> None:
+    """Look at a stage's files and take in its outputs, while nobody writes them.
+
+    DVC lets go of its one lock while it runs a stage; those of the stage's files it then holds.
+    """
+    for entry in (*stage.deps, *stage.outs):
+        _save(project, entry)
+    stage.commit()
 
 
 def _save(project: Project, entry: Output) -> None:
@@ -121,7 +130,10 @@ def _is_changed(project: Project, entry: Output) -> bool:
         return bool(entry.status())
     if entry.use_cache and entry.changed_cache():
         return True
-    return _folder(project, Path(entry.fs_path)).version != str(entry.hash_info.value)
+    try:
+        return _folder(project, Path(entry.fs_path)).version != str(entry.hash_info.value)
+    except FileNotFoundError:  # somebody is just writing it
+        return True
 
 
 def current(dataset: Dataset, stage: str) -> str:

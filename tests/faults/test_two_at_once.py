@@ -119,11 +119,18 @@ def test_two_runs_of_a_dataset_queue(
 def test_locks_of_dvc_are_waited_for(
     trained_copy: Dataset, tmp_path: Path, moment: Moment, command: tuple[str, ...]
 ) -> None:
-    root = trained_copy.project.root
-    (trained_copy.stage("raw_videos") / "more").write_text("there is something to commit")
+    root, folder = trained_copy.project.root, trained_copy.stage("raw_videos")
+    (folder / "more").write_text("there is something to commit")
+    half_written = folder / "half-written"
+
+    def go_on() -> None:
+        half_written.unlink()
+        dvc.release()
+
     with paused(moment, *command, root=root, scratch=tmp_path / "dvc") as dvc:
         dvc.await_moment()
-        with when_it_waits(dvc.release) as said:
+        half_written.symlink_to("nowhere")  # who looks at the folder meanwhile, fails
+        with when_it_waits(go_on) as said:
             version = versions.commit(trained_copy, "raw_videos")
         ended = dvc.end()
     assert ended.code == 0, ended.said
