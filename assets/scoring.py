@@ -23,7 +23,6 @@ from assets.workspace.project import Dataset
 from assets.workspace.tracking import (
     CHALLENGER,
     CHAMPION,
-    MODEL_PREFIX,
     Tracking,
     registered_name,
 )
@@ -159,10 +158,7 @@ def default_model(tracking: Tracking) -> str:
     Raises:
         InputError: if there is no model, or more than one; they are listed.
     """
-    models = {
-        model.name: model.aliases
-        for model in tracking.client.search_registered_models(f"name LIKE '{MODEL_PREFIX}%'")
-    }
+    models = {model.name: model.aliases for model in tracking.registered_models()}
     if len(models) != 1:
         listed = ", ".join(sorted(models)) or "none"
         raise InputError(

@@ -22,7 +22,6 @@ from assets.workspace.objects import Objects
 from assets.workspace.project import STAGES, Dataset, Project
 from assets.workspace.tracking import (
     DATA_TAG,
-    MODEL_PREFIX,
     Tracking,
     data_tags,
     registered_name,
@@ -249,9 +248,8 @@ class Lineage:
         return [version for version in found if _data_tags(version)]
 
     def _all_versions(self) -> Iterator[ModelVersion]:
-        for model in self.tracking.client.search_registered_models():
-            if model.name.startswith(MODEL_PREFIX):
-                yield from self._versions(model.name)
+        for model in self.tracking.registered_models():
+            yield from self._versions(model.name)
 
     def _of_version(self, version: ModelVersion) -> ModelLineage:
         client, tags = self.tracking.client, version.tags

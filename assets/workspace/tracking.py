@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -252,6 +252,18 @@ class Tracking:
             found = self.client.get_model_version_by_alias(name, alias)
         return found
 
+    def registered_models(self) -> tuple[RegisteredModel, ...]:
+        """The registered models of all datasets.
+
+        Raises:
+            InputError: if the registry cannot be reached.
+        """
+        of_datasets = f"name LIKE '{MODEL_PREFIX}%'"
+        with self.answering():
+            return all_pages(
+                lambda token: self.client.search_registered_models(of_datasets, page_token=token)
+            )
+
     def registered_model(self, name: str) -> RegisteredModel | None:
         """A registered model; None if there is none of that name.
 
@@ -360,6 +372,20 @@ class RunLog:
         """Keep all files of a folder with the run, under another folder's name."""
         with s3.told(f"MLflow's artifacts of run {self.run_id}"):
             self.client.log_artifacts(self.run_id, str(path), folder)
+
+
+def all_pages(page: Callable[[str | None], Any]) -> tuple[Any, ...]:
+    """The entries of all pages of one of MLflow's answers.
+
+    Args:
+        page: asks for the page that a token stands for; None is the first.
+    """
+    found = page(None)
+    entries = list(found)
+    while found.token:
+        found = page(found.token)
+        entries += found
+    return tuple(entries)
 
 
 def registered_name(dataset: str) -> str:

@@ -1,9 +1,10 @@
 """Which data versions somebody needs: a lock file, a commit, a run or a registered model.
 
 A hash is needed if it stands in a ``dvc.lock`` or a ``.dvc`` file of the working tree or of any
-commit that a branch, a tag, a stash, an experiment of DVC or another worktree leads to; or in a tag
-``tevad.data.<stage>`` of a run of MLflow that is not deleted, or of a version in its registry. Who
-cannot be asked might need everything: then an error says so, and nothing is garbage.
+commit that a branch, a tag, a stash, an experiment of DVC or another worktree leads to, or led to for
+as long as git remembers it; or in a tag ``tevad.data.<stage>`` of a run of MLflow that is not deleted,
+or of a version in its registry. Who cannot be asked might need everything: then an error says so, and
+nothing is garbage.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def of_lock_files(root: Path) -> set[str]:
         root: the project's folder.
 
     Raises:
-        InputError: if git cannot read its history.
+        InputError: if git cannot read its history, or a shallow clone has not all of it.
     """
     texts = [path.read_text(encoding="utf-8") for path in _in_working_tree(root)]
     if (root / ".git").exists() or _is_below_git(root):
@@ -66,9 +67,17 @@ def _is_below_git(root: Path) -> bool:
 
 
 def _in_history(root: Path) -> Iterator[str]:
-    """Every content that a lock file ever had, from all that git keeps a name for."""
+    """Every content that a lock file ever had, from all that git keeps a name for.
+
+    Of stashes, git has a name for the newest only; the reflog has the others.
+    """
+    if _git(root, "rev-parse", "--is-shallow-repository").strip() == "true":
+        raise InputError(
+            f"{root}: a shallow clone does not say which data older commits need; "
+            "`git fetch --unshallow` brings them"
+        )
     log = _git(
-        root, "log", "--all", "--full-history", "-m", "--root", "--raw", "--no-abbrev",
+        root, "log", "--all", "--reflog", "--full-history", "-m", "--root", "--raw", "--no-abbrev",
         "--no-renames", "--format=", "--", *_EVER,
     )  # fmt: skip
     staged = _git(root, "ls-files", "--stage", "--", *_EVER)

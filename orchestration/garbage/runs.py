@@ -13,9 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
-from assets.workspace.tracking import PARENT, WORKSPACE, Tracking
+from assets.workspace.tracking import PARENT, WORKSPACE, Tracking, all_pages
 from orchestration.garbage.heap import Heap
 from tevad_model.errors import InputError
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 MODELS, RUNS, ARTIFACTS = "models that failed", "killed runs", "artifacts of deleted runs"
 _AT_ONCE = 1000
-_Entry = TypeVar("_Entry")
 
 
 @dataclass(frozen=True)
@@ -64,10 +63,13 @@ class Store:
             )
         client = tracking.client
         try:
-            folders = [each.experiment_id for each in client.search_experiments(ViewType.ALL)]
+            experiments = all_pages(
+                lambda token: client.search_experiments(ViewType.ALL, page_token=token)
+            )
+            folders = [each.experiment_id for each in experiments]
 
             def runs(view: int) -> tuple[Run, ...]:
-                return _all(
+                return all_pages(
                     lambda token: client.search_runs(folders, "", view, _AT_ONCE, None, token)
                 )
 
@@ -75,8 +77,8 @@ class Store:
                 tracking,
                 runs(ViewType.ACTIVE_ONLY),
                 runs(ViewType.DELETED_ONLY),
-                _all(lambda token: client.search_logged_models(folders, page_token=token)),
-                _all(lambda token: client.search_model_versions(None, _AT_ONCE, None, token)),
+                all_pages(lambda token: client.search_logged_models(folders, page_token=token)),
+                all_pages(lambda token: client.search_model_versions(None, _AT_ONCE, None, token)),
             )
         except MlflowException as error:
             raise InputError(
@@ -139,16 +141,6 @@ class Store:
             own = model.tags.get(WORKSPACE) == self.tracking.workspace
             if own and model.model_id not in registered:
                 yield model
-
-
-def _all(page: Callable[[str | None], Any]) -> tuple[Any, ...]:
-    """The entries of all pages of an answer."""
-    found = page(None)
-    entries = list(found)
-    while found.token:
-        found = page(found.token)
-        entries += found
-    return tuple(entries)
 
 
 def _heap(

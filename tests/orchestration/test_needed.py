@@ -53,6 +53,25 @@ def test_what_any_commit_or_the_working_tree_names_is_needed(root: Path) -> None
     }
 
 
+def test_what_any_of_several_stashes_names_is_needed(root: Path) -> None:
+    commit(root, version("1"))
+    for digit in "23":
+        write_lock(root, version(digit))
+        git(root, "stash", "--quiet")
+    assert needed.of_lock_files(root) == {version(digit) for digit in "123"}
+
+
+def test_a_shallow_clone_does_not_know_what_is_needed(root: Path, tmp_path: Path) -> None:
+    commit(root, version("1"))
+    commit(root, version("2"))
+    git(tmp_path, "clone", "--quiet", "--depth", "1", tmp_path.as_uri(), "shallow")
+    shallow = tmp_path / "shallow"
+    with pytest.raises(InputError, match=r"a shallow clone .* `git fetch --unshallow`"):
+        needed.of_lock_files(shallow / "project")
+    git(shallow, "fetch", "--quiet", "--unshallow")
+    assert needed.of_lock_files(shallow / "project") == {version("1"), version("2")}
+
+
 def test_a_project_that_was_moved_needs_what_it_had_before(root: Path) -> None:
     commit(root, version("1"))
     git(root.parent, "mv", "project", "moved")
