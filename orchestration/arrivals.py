@@ -16,11 +16,13 @@ from typing import Any
 
 from assets.raw_videos import taken_in
 from assets.workspace import listing
+from assets.workspace.locks import HeldElsewhereError
 from assets.workspace.project import Dataset
 from assets.workspace.sources import SourceFile
 
 _FORMAT = 1
 _GONE = "gone"
+_BUSY = "busy, looks again"
 _SHOWN = 3
 
 
@@ -80,8 +82,17 @@ def look(dataset: Dataset, seen: Seen, now: datetime) -> Arrival:
     taken = taken_in(dataset)
     if taken is None:
         return Arrival(seen, f"not taken in yet: `tevad run {dataset.name}` does that first")
+    try:
+        with dataset.run_held(wait=False):  # what goes on must not have its listing changed
+            return _look(dataset, taken, seen, now)
+    except HeldElsewhereError:
+        return Arrival(seen, _BUSY)
+
+
+def _look(dataset: Dataset, taken: str, seen: Seen, now: datetime) -> Arrival:
+    """Look at a source that was taken in by a listing before."""
     if dataset.is_held:
-        return Arrival(seen, "busy, looks again")
+        return Arrival(seen, _BUSY)
     settle = timedelta(seconds=dataset.project.params.arrivals.settle_seconds)
     there = {name: _version(file) for name, file in listing.look(dataset).items()}
     waiting = _changes(there, _known(dataset, seen), seen.waiting, now)

@@ -33,7 +33,8 @@ def add_dataset(project: Project, name: str, entry: DatasetParams) -> Dataset:
     write_dataset(project.root, name, _anchored(project, entry))
     dataset = project.dataset(name)
     try:
-        listing.refresh(dataset)
+        with dataset.run_held():
+            listing.refresh(dataset)
     except BaseException:
         _restore(project, name, before)
         raise

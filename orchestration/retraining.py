@@ -11,6 +11,7 @@ from datetime import datetime
 
 import dagster as dg
 
+from assets.partitions import PARTITION
 from assets.raw_videos import RawVideosConfig
 from assets.retraining import Circumstances, Need, gather_evidence, retraining_need
 from assets.workspace.project import Dataset, Project
@@ -26,7 +27,6 @@ REASON = "tevad.reason"
 REQUESTED = "tevad.retraining.requested"
 """The tag of a retraining that says when it was asked for, ISO 8601."""
 
-_PARTITION = "dagster/partition"
 _RECENT = 100
 """Runs of a dataset that are looked through for the last request."""
 
@@ -82,14 +82,14 @@ def _need(
 
 def last_request(instance: dg.DagsterInstance, dataset: str) -> datetime | None:
     """When a retraining of a dataset was last asked for, by the runs there are."""
-    mine = dg.RunsFilter(job_name=EVERYTHING.name, tags={_PARTITION: dataset})
+    mine = dg.RunsFilter(job_name=EVERYTHING.name, tags={PARTITION: dataset})
     runs = instance.get_runs(mine, limit=_RECENT)
     asked = [run.tags[REQUESTED] for run in runs if REQUESTED in run.tags]
     return max(map(datetime.fromisoformat, asked), default=None)
 
 
 def _busy(dataset: Dataset, instance: dg.DagsterInstance) -> str:
-    under_way = dg.RunsFilter(statuses=list(_UNDER_WAY), tags={_PARTITION: dataset.name})
+    under_way = dg.RunsFilter(statuses=list(_UNDER_WAY), tags={PARTITION: dataset.name})
     for run in instance.get_runs(under_way, limit=1):
         return f"run {run.run_id} of {run.job_name}"
     return "a stage runs" if dataset.is_held else ""

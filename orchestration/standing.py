@@ -17,6 +17,7 @@ from assets.captions import has_current_captions
 from assets.checks import ALL_CHECKS
 from assets.checks.verdicts import Verdicts, standing_verdicts
 from assets.evaluation_metrics import is_evaluated
+from assets.partitions import PARTITION
 from assets.promotion.decision import standing_decision
 from assets.raw_videos import has_taken_in
 from assets.registered_model import standing_registration
@@ -90,7 +91,7 @@ def _look(dataset: Dataset, instance: dg.DagsterInstance) -> Standing:
 
 
 def _see_last_run(dataset: Dataset, instance: dg.DagsterInstance) -> None:
-    of_dataset = dg.RunsFilter(tags={"dagster/partition": dataset.name})
+    of_dataset = dg.RunsFilter(tags={PARTITION: dataset.name})
     last = instance.get_runs(of_dataset, limit=1)
     if not last:
         raise _Due("Dagster has no run of it")

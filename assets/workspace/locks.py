@@ -21,15 +21,21 @@ from tevad_model.atomic import storage_errors_named
 logger = logging.getLogger("tevad")
 
 
+class HeldElsewhereError(Exception):
+    """A lock that is not waited for is another process's; says whose."""
+
+
 @contextmanager
-def locked(path: Path, what: str) -> Iterator[None]:
+def locked(path: Path, what: str, *, wait: bool = True) -> Iterator[None]:
     """Hold a lock, as soon as no other process does.
 
     Args:
         path: of the lock's file, which stays and says who held it last.
         what: is held, for the line that says that it is waited for.
+        wait: whether to wait for it.
 
     Raises:
+        HeldElsewhereError: if another process holds it, and it is not waited for.
         StorageError: if the file cannot be written.
     """
     with storage_errors_named(path):
@@ -39,6 +45,8 @@ def locked(path: Path, what: str) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            if not wait:
+                raise HeldElsewhereError(f"{what}: held by {_holder(file)}") from None
             logger.info("%s: waits for %s", what, _holder(file))
             fcntl.flock(file, fcntl.LOCK_EX)
         with storage_errors_named(path):

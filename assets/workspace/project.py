@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -38,6 +39,9 @@ FEATURE_STAGES = STAGES[: STAGES.index("tevad_model")]
 
 CHAIN = (*STAGES, "registered_model", "promotion_decision")
 """All of the chain."""
+
+_RUNS_HELD: ContextVar[frozenset[Path]] = ContextVar("runs held", default=frozenset())
+"""The locks of runs that are held where this is asked."""
 
 
 @dataclass(frozen=True)
@@ -164,18 +168,35 @@ class Dataset:
             yield
 
     @contextmanager
-    def run_held(self) -> Iterator[None]:
-        """Keep other runs of the chain from this dataset; waits for one that goes on.
+    def run_held(self, *, wait: bool = True) -> Iterator[None]:
+        """Keep other runs, and whoever would change the listing under them, from this dataset.
+
+        Waits for one that goes on. Within the block it may be held again, as a run does that is
+        executed where it was already waited for.
 
         Not :meth:`held`, which a stage takes and gives back: a stage that `dvc repro` started comes
         in between, or each of the two would wait for the other's locks.
+
+        Args:
+            wait: whether to wait.
+
+        Raises:
+            HeldElsewhereError: if a run goes on that is not waited for.
         """
-        with locked(self.work / "run.lock", f"run of {self.name}"):
+        path = self.work / "run.lock"
+        if path in _RUNS_HELD.get():
             yield
+            return
+        with locked(path, f"run of {self.name}", wait=wait):
+            before = _RUNS_HELD.set(_RUNS_HELD.get() | {path})
+            try:
+                yield
+            finally:
+                _RUNS_HELD.reset(before)
 
     @property
     def is_held(self) -> bool:
-        """Whether a process works on this dataset just now."""
+        """Whether a stage works on this dataset just now."""
         return is_locked(self.work / "lock")
 
     @property

@@ -64,7 +64,8 @@ def dataset_refresh(name: str) -> None:
     from orchestration.datasets import describe
 
     found = current_project().dataset(name)
-    listing.refresh(found)
+    with found.run_held():
+        listing.refresh(found)
     click.echo(describe(found))
 
 

@@ -13,6 +13,7 @@ from s3_server import S3Server
 
 from assets.raw_videos import ingest_raw_videos, raw_videos, read_raw_videos
 from assets.workspace import listing
+from assets.workspace.locks import locked
 from assets.workspace.params import DatasetParams, write_dataset
 from assets.workspace.project import Dataset, Project
 from orchestration import arrivals
@@ -202,8 +203,12 @@ def test_what_was_never_taken_in_is_left_to_its_owner(site: Site) -> None:
 def test_a_busy_dataset_is_left_alone(site: Site) -> None:
     site.film("new", seed=3)
     site.look()
+    listed = listing.digest(site.dataset)
     with site.dataset.held():
         assert site.look(after=SETTLE).said == "busy, looks again"
+    with locked(site.dataset.work / "run.lock", "a run"):  # between two of its stages
+        assert site.look().said == "busy, looks again"
+    assert listing.digest(site.dataset) == listed
     assert site.look().listing
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from assets.workspace.locks import is_locked, locked
+from assets.workspace.locks import HeldElsewhereError, is_locked, locked
 from tevad_model.errors import StorageError
 
 HOLD = """
@@ -31,6 +31,11 @@ def test_who_waits_says_for_whom_and_a_kill_frees_the_lock(
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
         assert is_locked(path)
+        with (
+            pytest.raises(HeldElsewhereError, match=f"it: held by process {other.pid} "),
+            locked(path, "it", wait=False),
+        ):
+            pass
 
         class Kill(logging.Handler):
             def emit(self, record: logging.LogRecord) -> None:
