@@ -9,7 +9,7 @@ sensor's business.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -20,7 +20,7 @@ from assets.workspace.locks import HeldElsewhereError
 from assets.workspace.project import Dataset
 from assets.workspace.sources import SourceFile
 
-_FORMAT = 1
+_FORMAT = 2
 _GONE = "gone"
 _BUSY = "busy, looks again"
 _SHOWN = 3
@@ -28,10 +28,11 @@ _SHOWN = 3
 
 @dataclass(frozen=True)
 class Waiting:
-    """A change that has not settled.
+    """A change that has not settled, or a listing that has not been taken in.
 
     Attributes:
-        version: what is there now: size and version, or that it is gone.
+        version: what is there now: of a file size and version, or that it is gone; of a listing its
+            digest.
         since: when it was first seen to be there.
     """
 
@@ -47,10 +48,12 @@ class Seen:
         tables: by name, the version of each file that is no video as it was taken in last. Of
             videos the listing says so.
         waiting: by name, the changes that have not settled.
+        due: the listing that had not been taken in.
     """
 
     tables: Mapping[str, str] = field(default_factory=dict)
     waiting: Mapping[str, Waiting] = field(default_factory=dict)
+    due: Waiting | None = None
 
 
 @dataclass(frozen=True)
@@ -60,12 +63,12 @@ class Arrival:
     Attributes:
         seen: to be remembered.
         said: what was found, for people.
-        listing: digest of the listing that is to be taken in; empty if it has been.
+        due: the listing that is to be taken in; None if it has been.
     """
 
     seen: Seen
     said: str
-    listing: str = ""
+    due: Waiting | None = None
 
 
 def look(dataset: Dataset, seen: Seen, now: datetime) -> Arrival:
@@ -99,15 +102,21 @@ def _look(dataset: Dataset, taken: str, seen: Seen, now: datetime) -> Arrival:
     settled = {name for name, change in waiting.items() if now - change.since >= settle}
     unsettled = waiting.keys() - settled
     tables_settled = all(map(listing.is_video, unsettled))
+    tables = seen.tables
     if settled and tables_settled:
         listing.refresh(dataset, unsettled)
-        seen = Seen(_tables(there), {name: waiting[name] for name in unsettled})
+        tables, waiting = _tables(there), {name: waiting[name] for name in unsettled}
     else:
-        seen = Seen(seen.tables, waiting)
         settled = set()
-    said = _said(settled, unsettled)
-    digest = listing.digest(dataset)
-    return Arrival(seen, said, digest if digest != taken else "")
+    due = _due(listing.digest(dataset), taken, seen.due, now)
+    return Arrival(Seen(tables, waiting, due), _said(settled, unsettled), due)
+
+
+def _due(digest: str, taken: str, before: Waiting | None, now: datetime) -> Waiting | None:
+    """The listing that is to be taken in, and since when: one that comes back is due anew."""
+    if digest == taken:
+        return None
+    return before if before and before.version == digest else Waiting(digest, now)
 
 
 def read_cursor(cursor: str | None) -> dict[str, Seen]:
@@ -129,10 +138,8 @@ def written_cursor(seen: Mapping[str, Seen]) -> str:
     datasets = {
         name: {
             "tables": dict(each.tables),
-            "waiting": {
-                file: [change.version, change.since.isoformat()]
-                for file, change in each.waiting.items()
-            },
+            "waiting": {file: _written(change) for file, change in each.waiting.items()},
+            "due": _written(each.due) if each.due else None,
         }
         for name, each in seen.items()
     }
@@ -140,11 +147,20 @@ def written_cursor(seen: Mapping[str, Seen]) -> str:
 
 
 def _read_seen(data: Mapping[str, Any]) -> Seen:
-    waiting = {
-        str(name): Waiting(str(version), datetime.fromisoformat(since))
-        for name, (version, since) in data["waiting"].items()
-    }
-    return Seen({str(name): str(version) for name, version in data["tables"].items()}, waiting)
+    return Seen(
+        {str(name): str(version) for name, version in data["tables"].items()},
+        {str(name): _read(change) for name, change in data["waiting"].items()},
+        _read(data["due"]) if data["due"] else None,
+    )
+
+
+def _written(change: Waiting) -> list[str]:
+    return [change.version, change.since.isoformat()]
+
+
+def _read(change: Sequence[str]) -> Waiting:
+    version, since = change
+    return Waiting(str(version), datetime.fromisoformat(since))
 
 
 def _version(file: SourceFile) -> str:

@@ -65,14 +65,14 @@ def arrivals_sensor(project: Project, clock: Clock) -> dg.SensorDefinition:
         said = "; ".join(f"{name}: {each.said}" for name, each in found.items())
         requests = [
             dg.RunRequest(
-                run_key=f"arrivals/{name}/{each.listing}",
+                run_key=f"arrivals/{name}/{each.due.version}/{each.due.since.isoformat()}",
                 job_name=(ARRIVALS if _is_served(project, name) else FEATURES).name,
                 partition_key=name,
                 run_config=dg.RunConfig(ops={"raw_videos": RawVideosConfig(look_at_source=False)}),
                 tags={REASON: f"arrivals: {each.said}"},
             )
             for name, each in found.items()
-            if each.listing
+            if each.due
         ]
         return dg.SensorResult(
             run_requests=requests,

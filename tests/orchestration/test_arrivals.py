@@ -71,23 +71,24 @@ def site(project_root: Path, tmp_path: Path, write_video: WriteVideo) -> Site:
     listing.refresh(site.dataset)
     site.taken_in()
     site.look()
-    assert site.look(after=SETTLE).listing == ""
+    assert site.look(after=SETTLE).due is None
     return site
 
 
 def test_nothing_new_is_said_to_be_nothing(site: Site) -> None:
     arrival = site.look(after=SETTLE)
-    assert (arrival.said, arrival.listing) == ("nothing new", "")
+    assert (arrival.said, arrival.due) == ("nothing new", None)
 
 
 def test_a_video_is_taken_in_once_it_has_settled(site: Site) -> None:
     site.film("new", seed=3)
     assert site.look().said == "waiting until it has settled: new.mp4"
-    assert site.look(after=SETTLE / 2).listing == ""
+    assert site.look(after=SETTLE / 2).due is None
     arrival = site.look(after=SETTLE / 2)
     assert arrival.said == "new or changed: new.mp4"
-    assert arrival.listing == listing.digest(site.dataset)
-    assert site.look().listing == arrival.listing  # until somebody takes it in
+    assert arrival.due
+    assert arrival.due.version == listing.digest(site.dataset)
+    assert site.look().due == arrival.due  # until somebody takes it in
     assert site.taken_in() == {"good": "normal", "odd": "abnormal", "new": ""}
     assert site.look(after=SETTLE).said == "nothing new"
 
@@ -104,8 +105,8 @@ def test_a_file_that_is_still_copied_waits_and_the_others_do_not(site: Site) -> 
     assert site.taken_in().keys() == {"good", "odd", "quick"}
     assert read_raw_videos(site.dataset).quarantined == {}
     slow.write_bytes(whole)
-    assert site.look(after=SETTLE).listing == ""
-    assert site.look(after=SETTLE).listing
+    assert site.look(after=SETTLE).due is None
+    assert site.look(after=SETTLE).due
     assert "slow" in site.taken_in()
 
 
@@ -116,7 +117,7 @@ def test_a_listed_video_that_is_written_anew_stays_as_it_was_until_then(site: Si
     site.film("new", seed=3)
     site.look()
     (site.folder / "good.mp4").write_bytes(whole[:900])
-    assert site.look(after=SETTLE).listing
+    assert site.look(after=SETTLE).due
     site.taken_in()
     assert read_raw_videos(site.dataset).by_video()["good"].sha256 == before
     (site.folder / "good.mp4").write_bytes(whole)
@@ -138,13 +139,13 @@ def test_the_row_of_a_video_that_has_not_settled_waits_with_it(site: Site) -> No
     assert read_raw_videos(site.dataset).quarantined == {}
     (site.folder / "slow.mp4").write_bytes(content)
     site.look()
-    assert site.look(after=SETTLE).listing
+    assert site.look(after=SETTLE).due
     assert site.taken_in()["slow"] == "normal"
 
 
 def test_a_label_that_changes_is_an_arrival(site: Site) -> None:
     site.table("good,good.mp4,abnormal,train", ROWS[1])
-    assert site.look().listing == ""
+    assert site.look().due is None
     assert site.look(after=SETTLE).said == "new or changed: videos.csv"
     assert site.taken_in()["good"] == "abnormal"
 
@@ -153,7 +154,7 @@ def test_a_table_that_was_only_touched_is_none(site: Site) -> None:
     os.utime(site.folder / "videos.csv", ns=(1, 1))
     site.look()
     arrival = site.look(after=SETTLE)
-    assert (arrival.said, arrival.listing) == ("new or changed: videos.csv", "")
+    assert (arrival.said, arrival.due) == ("new or changed: videos.csv", None)
 
 
 def test_a_label_for_a_video_that_was_scored_without_makes_it_a_labelled_one(site: Site) -> None:
@@ -178,17 +179,30 @@ def test_unlisted_videos_are_left_out_unless_asked_for(project_root: Path, site:
 def test_a_video_that_goes_is_an_arrival_too(site: Site) -> None:
     (site.folder / "odd.mp4").unlink()
     assert site.look().said == "waiting until it has settled: odd.mp4"
-    assert site.look(after=SETTLE).listing
+    assert site.look(after=SETTLE).due
     assert site.taken_in().keys() == {"good"}
 
 
 def test_a_lost_cursor_loses_no_arrival(site: Site) -> None:
     site.table("good,good.mp4,abnormal,train", ROWS[1])
-    for broken in ("", "{", "[]", "3", '{"version": 2}', '{"version": 1, "datasets": {"site": 1}}'):
+    for broken in ("", "{", "[]", "3", '{"version": 1}', '{"version": 2, "datasets": {"site": 1}}'):
         assert arrivals.read_cursor(broken) == {}
     site.seen = Seen()
     site.look()
-    assert site.look(after=SETTLE).listing
+    assert site.look(after=SETTLE).due
+
+
+def test_a_label_that_is_taken_back_is_taken_in_again(site: Site) -> None:
+    table = site.folder / "videos.csv"
+    right = table.read_text()
+    due = []
+    for text in (right.replace(",normal", ",abnormal"), right) * 2:
+        table.write_text(text)
+        site.look()
+        due.append(site.look(after=SETTLE).due)
+        ingest_raw_videos(site.dataset)
+    assert len(set(due)) == len(due)
+    assert len({each.version for each in due if each}) == 2
 
 
 def test_what_was_never_taken_in_is_left_to_its_owner(site: Site) -> None:
@@ -196,7 +210,7 @@ def test_what_was_never_taken_in_is_left_to_its_owner(site: Site) -> None:
     dataset = Project.find().dataset("fresh")
     listing.refresh(dataset)
     arrival = arrivals.look(dataset, Seen(), site.clock.now())
-    assert arrival.listing == ""
+    assert arrival.due is None
     assert "`tevad run fresh` does that first" in arrival.said
 
 
@@ -209,7 +223,7 @@ def test_a_busy_dataset_is_left_alone(site: Site) -> None:
     with locked(site.dataset.work / "run.lock", "a run"):  # between two of its stages
         assert site.look().said == "busy, looks again"
     assert listing.digest(site.dataset) == listed
-    assert site.look().listing
+    assert site.look().due
 
 
 def test_a_bucket_is_looked_at_the_same_way(
@@ -239,7 +253,7 @@ def test_a_bucket_is_looked_at_the_same_way(
     upload("new.mp4", seed=3)
     upload("odd.mp4", seed=7)
     assert site.look().said == "waiting until it has settled: new.mp4, odd.mp4"
-    assert site.look(after=SETTLE).listing
+    assert site.look(after=SETTLE).due
     assert site.taken_in() == {"good": "normal", "odd": "abnormal", "new": ""}
 
 
