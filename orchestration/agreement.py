@@ -16,8 +16,10 @@ from assets.workspace.project import Project
 DATA_VERSION = "dagster/data_version"
 """Dagster's tag of a materialization's data version."""
 
+CODE_VERSION = "dagster/code_version"
+"""Its tag of the version of the code that made it."""
+
 _IS_USER_PROVIDED = "dagster/data_version_is_user_provided"
-_CODE_VERSION = "dagster/code_version"
 _INPUT_VERSION = "dagster/input_data_version/"
 
 
@@ -68,7 +70,7 @@ def _unknown(
             tags={
                 DATA_VERSION: version,
                 _IS_USER_PROVIDED: "true",
-                _CODE_VERSION: str(spec.code_version),
+                CODE_VERSION: str(spec.code_version),
                 **{
                     f"{_INPUT_VERSION}{parent}": recorded[parent, dataset]
                     for parent in parents
@@ -86,7 +88,7 @@ def latest_version(instance: dg.DagsterInstance, key: dg.AssetKey, dataset: str)
 def is_latest(instance: dg.DagsterInstance, spec: dg.AssetSpec, dataset: str, version: str) -> bool:
     """Whether the latest materialization of a dataset's asset has a data version, by this code."""
     tags = _latest_tags(instance, spec.key, dataset)
-    return (tags.get(DATA_VERSION), tags.get(_CODE_VERSION)) == (version, spec.code_version)
+    return (tags.get(DATA_VERSION), tags.get(CODE_VERSION)) == (version, spec.code_version)
 
 
 def _latest_tags(instance: dg.DagsterInstance, key: dg.AssetKey, dataset: str) -> Mapping[str, str]:

@@ -4,13 +4,13 @@ without it.
 
 import dagster as dg
 
-from assets.promotion.champion import history
-from assets.promotion.decision import STAGE
+from assets.promotion import decision
+from assets.promotion.champion import Move, history
 from assets.promotion.rollback import rollback as roll_back
 from assets.workspace.face import RESOURCE, ProjectAccess, explained
 from assets.workspace.project import Dataset
 from assets.workspace.tracking import Tracking, registered_name
-from orchestration.agreement import DATA_VERSION
+from orchestration.agreement import CODE_VERSION, DATA_VERSION
 from orchestration.instance import open_instance
 
 
@@ -42,16 +42,29 @@ def rollback() -> None:
 def moved(dataset: Dataset, tracking: Tracking, what: str) -> dg.AssetMaterialization:
     """A move of the alias, as a new state of the asset that decides it.
 
-    So what is made with the champion (scores, review page, drift) is out of date, and follows.
+    So what is made with the champion (scores, review page, drift) is out of date, and follows. A
+    promotion leaves the asset nothing to do: it is the state that it would come to itself. After a
+    rollback it has to decide anew.
     """
     last = history(tracking, registered_name(dataset.name))[-1]
     return dg.AssetMaterialization(
-        asset_key=STAGE,
+        asset_key=decision.STAGE,
         partition=dataset.name,
         description=what,
         metadata={"champion": last.version, "what": what},
-        tags={DATA_VERSION: f"{last.kind}/{last.version}/{last.moment}"},
+        tags={
+            DATA_VERSION: _data_version(dataset, tracking, last),
+            CODE_VERSION: decision.CODE_VERSION,
+        },
     )
+
+
+def _data_version(dataset: Dataset, tracking: Tracking, last: Move) -> str:
+    if last.kind == "promotion":
+        found = decision.decision_on(tracking, registered_name(dataset.name), last.version)
+        if found is not None:
+            return found.data_version
+    return f"{last.kind}/{last.version}/{last.moment}"
 
 
 def tell_dagster(dataset: Dataset, tracking: Tracking, what: str) -> None:

@@ -21,6 +21,7 @@ def promote(name: str, approve: bool, version: str | None, by: str | None) -> No
     Decides first, by mlflow/promotion.yaml, if that was not done on the data that lie there.
     """
     from assets.promotion import decision as decisions
+    from assets.promotion.champion import champion_version
     from assets.workspace.tracking import Tracking, registered_name
     from orchestration.promotion import tell_dagster
     from orchestration.reporting import decision_summary
@@ -28,6 +29,7 @@ def promote(name: str, approve: bool, version: str | None, by: str | None) -> No
 
     project = current_project()
     dataset, tracking = project.dataset(name), Tracking.of(project)
+    before = champion_version(tracking, registered_name(name))
     found = (
         decisions.decision_on(tracking, registered_name(name), version)
         if version
@@ -37,6 +39,7 @@ def promote(name: str, approve: bool, version: str | None, by: str | None) -> No
         raise InputError(f"models:/{registered_name(name)}/{version}: nothing was decided on it")
     if approve:
         found = decisions.approve(dataset, tracking, found.version, by or getpass.getuser())
+    if champion_version(tracking, registered_name(name)) != before:
         tell_dagster(dataset, tracking, found.why)
     click.echo(decision_summary(found))
 

@@ -11,9 +11,10 @@ from projects import TrainedProject
 
 from assets.promotion import champion
 from assets.promotion.champion import Move
-from assets.promotion.decision import STAGE
+from assets.promotion.decision import RECORD_TAG, STAGE
 from assets.workspace.project import Dataset
-from assets.workspace.tracking import Tracking
+from assets.workspace.tracking import CHAMPION, Tracking
+from orchestration import standing
 from orchestration.build import build_defs
 from orchestration.cli import main
 
@@ -69,6 +70,27 @@ def test_promoting_a_champion_again_moves_nothing(trained_copy: Dataset) -> None
     moves = champion.history(tracking, NAME)
     assert "promoted, by policy" in tevad("promote", "rendered", "--approve", "--by", "anna")
     assert champion.history(tracking, NAME) == moves
+
+
+@pytest.mark.parametrize("approval", ["none", "person"])
+def test_dagster_knows_of_a_promotion_and_has_nothing_left_to_do(
+    trained_copy: Dataset, approval: str
+) -> None:
+    path = trained_copy.project.mlflow_file("promotion.yaml")
+    path.write_text(path.read_text().replace("approval: none", f"approval: {approval}"))
+    client = Tracking.of(trained_copy.project).client
+    client.delete_registered_model_alias(NAME, CHAMPION)
+    client.delete_model_version_tag(NAME, "1", RECORD_TAG)
+    assert standing.look(trained_copy).reason_to_run
+
+    said = tevad("promote", "rendered")
+    if approval == "person":
+        assert "awaiting approval" in said
+        said = tevad("promote", "rendered", "--approve", "--by", "anna")
+    assert "promoted, by " in said
+    with dg.DagsterInstance.get() as instance:
+        assert "it meets every condition" in told(instance)
+    assert standing.look(trained_copy).reason_to_run == ""
 
 
 def test_an_unknown_version_is_named(trained: TrainedProject) -> None:
