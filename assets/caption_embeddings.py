@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from assets.captions import caption_path, load_captions, read_caption_manifest
-from assets.imports import import_arrays
+from assets.imports import array_items, import_arrays
 from assets.sentence_encoder import build_sentence_encoder
 from assets.workspace import files
 from assets.workspace.face import committed, dataset_of, explained, stage_asset
@@ -27,6 +27,7 @@ from assets.workspace.stage import (
     read_encoder_card,
     run_per_video,
 )
+from tevad_model.encoders.card import EncoderCard
 from tevad_model.fingerprint import sha256_file
 from tevad_model.ready_made import EMBEDDINGS
 
@@ -55,9 +56,13 @@ def embed_captions(dataset: Dataset) -> StageReport:
             array_name=ARRAY_NAME,
             code_version=CODE_VERSION,
         )
-    check_fit(dataset, f"{STAGE} of {dataset.name}", reads=["captions"])
+    with dataset.held():
+        check_fit(dataset, f"{STAGE} of {dataset.name}", reads=["captions"])
+        return _embed(dataset)
+
+
+def _embed(dataset: Dataset) -> StageReport:
     card, encoder = build_sentence_encoder(dataset)
-    captions = read_caption_manifest(dataset)
     embedded: dict[str, npt.NDArray[np.float32]] = {}
 
     def prepare(items: list[Item]) -> None:
@@ -74,18 +79,17 @@ def embed_captions(dataset: Dataset) -> StageReport:
         rows = np.stack([embedded[text] for text in load_captions(dataset, turn.item.video)])
         files.write_array(turn.path, ARRAY_NAME, rows, turn.header)
 
-    with dataset.held():
-        return run_per_video(
-            dataset,
-            STAGE,
-            [_item(dataset, row) for row in captions.usable],
-            encoder=card,
-            code_version=CODE_VERSION,
-            result=ARRAY,
-            compute=compute,
-            prepare=prepare,
-            quarantined=captions.quarantined,
-        )
+    return run_per_video(
+        dataset,
+        STAGE,
+        _items(dataset),
+        encoder=card,
+        code_version=CODE_VERSION,
+        result=ARRAY,
+        compute=compute,
+        prepare=prepare,
+        quarantined=read_caption_manifest(dataset).quarantined,
+    )
 
 
 def has_current_embeddings(dataset: Dataset) -> bool:
@@ -94,14 +98,18 @@ def has_current_embeddings(dataset: Dataset) -> bool:
     Raises:
         InputError: if sentence_encoder has not run, or the encoder's parameters are wrong.
     """
-    return is_current(
-        dataset, STAGE, CODE_VERSION, ready_made=EMBEDDINGS, build=build_sentence_encoder
-    )
+    if dataset.entry.embeddings:
+        card, items = EncoderCard.ready_made(EMBEDDINGS), array_items(dataset, EMBEDDINGS)
+    else:
+        card, items = build_sentence_encoder(dataset)[0], _items(dataset)
+    return is_current(dataset, STAGE, items, encoder=card, code_version=CODE_VERSION)
 
 
-def _item(dataset: Dataset, row: StageRow) -> Item:
-    source = sha256_file(caption_path(dataset, row.video))
-    return Item(row.video, source, row.snippets)
+def _items(dataset: Dataset) -> list[Item]:
+    return [
+        Item(row.video, sha256_file(caption_path(dataset, row.video)), row.snippets)
+        for row in read_caption_manifest(dataset).usable
+    ]
 
 
 def read_caption_embeddings(dataset: Dataset) -> Manifest[StageRow]:

@@ -12,8 +12,8 @@ from typing import Any
 
 import dagster as dg
 
-from assets.frames import pixel_encoder, run_on_frames
-from assets.imports import import_captions
+from assets.frames import frame_items, pixel_encoder, run_on_frames
+from assets.imports import caption_items, import_captions
 from assets.raw_videos import frame_of, read_raw_videos
 from assets.workspace import files
 from assets.workspace.face import (
@@ -70,7 +70,11 @@ def has_current_captions(dataset: Dataset) -> bool:
     Raises:
         InputError: if the captioner's parameters are wrong.
     """
-    return is_current(dataset, STAGE, CODE_VERSION, ready_made=CAPTIONS, build=_build_captioner)
+    if dataset.entry.captions:
+        card, items = EncoderCard.ready_made(CAPTIONS), caption_items(dataset)
+    else:
+        card, items = _build_captioner(dataset)[0], frame_items(read_raw_videos(dataset))
+    return is_current(dataset, STAGE, items, encoder=card, code_version=CODE_VERSION)
 
 
 def _build_captioner(dataset: Dataset) -> tuple[EncoderCard, CaptionEncoder]:

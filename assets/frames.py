@@ -6,12 +6,12 @@ from typing import Any, TypeVar
 
 from assets.raw_videos import read_raw_videos, video_path, with_pixels
 from assets.workspace.files import Array
-from assets.workspace.manifest import RawVideoRow
+from assets.workspace.manifest import Manifest, RawVideoRow
 from assets.workspace.params import EncoderParams
 from assets.workspace.progress import Progress
 from assets.workspace.project import Dataset
 from assets.workspace.provenance import check_fit
-from assets.workspace.stage import Item, ResultFile, StageReport, Turn, run_per_video
+from assets.workspace.stage import Compute, Item, ResultFile, StageReport, Turn, run_per_video
 from tevad_model import timeline
 from tevad_model.encoders.base import CaptionEncoder, Frame, VisualEncoder
 from tevad_model.encoders.card import EncoderCard, pixel_fingerprint
@@ -55,6 +55,8 @@ def run_on_frames(
 ) -> StageReport:
     """Run an encoder over the frames of every usable video that has any.
 
+    What it is given is read once nobody changes it any more.
+
     Args:
         encoder: which it is (:func:`pixel_encoder`).
         encode: one row a snippet from a video's frames.
@@ -64,12 +66,39 @@ def run_on_frames(
         InputError: if raw_videos has not run.
         MismatchError: if the listing is not of the videos it took in.
     """
+    with dataset.held():
+        check_fit(dataset, f"{stage} of {dataset.name}")
+        raw = read_raw_videos(dataset)
+        return run_per_video(
+            dataset,
+            stage,
+            frame_items(raw),
+            encoder=encoder,
+            code_version=code_version,
+            result=result,
+            compute=_over_frames(dataset, raw, encode, write),
+            quarantined=raw.quarantined,
+        )
+
+
+def frame_items(raw: Manifest[RawVideoRow]) -> list[Item]:
+    """What is due of a stage that reads pixels."""
+    return [
+        Item(row.video, row.sha256, timeline.snippet_count(row.frames), row.frames)
+        for row in with_pixels(raw)
+    ]
+
+
+def _over_frames(
+    dataset: Dataset,
+    raw: Manifest[RawVideoRow],
+    encode: Callable[[Iterable[Frame], RawVideoRow], _Rows],
+    write: Write[_Rows],
+) -> Compute:
+    """Encode a video's frames as they are decoded, and write the rows."""
     from tevad_model import video
 
-    check_fit(dataset, f"{stage} of {dataset.name}")
-    raw = read_raw_videos(dataset)
-    rows = raw.by_video()
-    max_side = dataset.params.video.max_side
+    rows, max_side = raw.by_video(), dataset.params.video.max_side
 
     def compute(turn: Turn, progress: Progress) -> None:
         item = turn.item
@@ -83,18 +112,4 @@ def run_on_frames(
             )
         write(turn.path, encoded, turn.header, row)
 
-    items = [
-        Item(row.video, row.sha256, timeline.snippet_count(row.frames), row.frames)
-        for row in with_pixels(raw)
-    ]
-    with dataset.held():
-        return run_per_video(
-            dataset,
-            stage,
-            items,
-            encoder=encoder,
-            code_version=code_version,
-            result=result,
-            compute=compute,
-            quarantined=raw.quarantined,
-        )
+    return compute

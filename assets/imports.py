@@ -17,7 +17,15 @@ from assets.workspace.progress import Progress
 from assets.workspace.project import Dataset
 from assets.workspace.provenance import check_fit
 from assets.workspace.ready_made import ArrayFolder, read_arrays, read_captions
-from assets.workspace.stage import ARRAY, LINES, Item, StageReport, Turn, run_per_video
+from assets.workspace.stage import (
+    ARRAY,
+    LINES,
+    Compute,
+    Item,
+    StageReport,
+    Turn,
+    run_per_video,
+)
 from tevad_model import timeline
 from tevad_model.encoders.card import EncoderCard
 from tevad_model.errors import VideoError
@@ -43,8 +51,35 @@ def import_arrays(
             has to be read from it.
         MismatchError: if the listing is not of the videos that were taken in.
     """
-    check_fit(dataset, f"{stage} of {dataset.name}")
-    raw = read_raw_videos(dataset)
+    with dataset.held():
+        check_fit(dataset, f"{stage} of {dataset.name}")
+        return run_per_video(
+            dataset,
+            stage,
+            array_items(dataset, kind),
+            encoder=EncoderCard.ready_made(kind),
+            code_version=code_version,
+            result=ARRAY,
+            compute=_fitted_arrays(dataset, kind, array_name),
+            quarantined=read_raw_videos(dataset).quarantined,
+        )
+
+
+def array_items(dataset: Dataset, kind: str) -> list[Item]:
+    """What is due of a stage whose arrays are ready-made.
+
+    Args:
+        kind: as of :func:`import_arrays`.
+    """
+    arrays = read_arrays(dataset.stage(RAW_VIDEOS), kind)
+    return [
+        Item(row.video, arrays[row.video].sha256, timeline.snippet_count(row.frames))
+        for row in read_raw_videos(dataset).usable
+    ]
+
+
+def _fitted_arrays(dataset: Dataset, kind: str, array_name: str) -> Compute:
+    """Read a video's array, bring it to the video's snippets, and write it."""
     arrays = read_arrays(dataset.stage(RAW_VIDEOS), kind)
     folder = ArrayFolder(dataset, kind)
 
@@ -58,21 +93,7 @@ def import_arrays(
         rows = fit(read_array(folder.file(array.path), kind, STORED_AS[kind]), item.snippets)
         files.write_array(turn.path, array_name, rows, turn.header)
 
-    items = [
-        Item(row.video, arrays[row.video].sha256, timeline.snippet_count(row.frames))
-        for row in raw.usable
-    ]
-    with dataset.held():
-        return run_per_video(
-            dataset,
-            stage,
-            items,
-            encoder=EncoderCard.ready_made(kind),
-            code_version=code_version,
-            result=ARRAY,
-            compute=compute,
-            quarantined=raw.quarantined,
-        )
+    return compute
 
 
 def import_captions(
@@ -87,30 +108,39 @@ def import_captions(
         InputError: if raw_videos has not run.
         MismatchError: if the listing is not of the videos that were taken in.
     """
-    check_fit(dataset, f"{stage} of {dataset.name}")
-    raw = read_raw_videos(dataset)
-    rows = raw.by_video()
+    with dataset.held():
+        check_fit(dataset, f"{stage} of {dataset.name}")
+        return run_per_video(
+            dataset,
+            stage,
+            caption_items(dataset),
+            encoder=EncoderCard.ready_made(CAPTIONS),
+            code_version=code_version,
+            result=LINES,
+            compute=_fitted_captions(dataset, write),
+            quarantined=read_raw_videos(dataset).quarantined,
+        )
+
+
+def caption_items(dataset: Dataset) -> list[Item]:
+    """What is due of a stage whose captions are ready-made."""
+    captions = read_captions(dataset.stage(RAW_VIDEOS))
+    return [
+        Item(row.video, _digest(captions[row.video], row), timeline.snippet_count(row.frames))
+        for row in read_raw_videos(dataset).usable
+    ]
+
+
+def _fitted_captions(dataset: Dataset, write: Write[list[str]]) -> Compute:
+    """Bring a video's captions to its snippets, and write them."""
+    rows = read_raw_videos(dataset).by_video()
     captions = read_captions(dataset.stage(RAW_VIDEOS))
 
     def compute(turn: Turn, _: Progress) -> None:
         row = rows[turn.item.video]
         write(turn.path, captions[row.video].by_snippet(row.frames, row.fps), turn.header, row)
 
-    items = [
-        Item(row.video, _digest(captions[row.video], row), timeline.snippet_count(row.frames))
-        for row in raw.usable
-    ]
-    with dataset.held():
-        return run_per_video(
-            dataset,
-            stage,
-            items,
-            encoder=EncoderCard.ready_made(CAPTIONS),
-            code_version=code_version,
-            result=LINES,
-            compute=compute,
-            quarantined=raw.quarantined,
-        )
+    return compute
 
 
 def _digest(captions: Captions, row: RawVideoRow) -> str:

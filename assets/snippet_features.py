@@ -12,8 +12,8 @@ from typing import Any
 import dagster as dg
 import numpy as np
 
-from assets.frames import pixel_encoder, run_on_frames
-from assets.imports import import_arrays
+from assets.frames import frame_items, pixel_encoder, run_on_frames
+from assets.imports import array_items, import_arrays
 from assets.raw_videos import read_raw_videos
 from assets.workspace import files
 from assets.workspace.face import committed, dataset_of, explained, stage_asset
@@ -71,7 +71,11 @@ def has_current_features(dataset: Dataset) -> bool:
     Raises:
         InputError: if the encoder's parameters are wrong.
     """
-    return is_current(dataset, STAGE, CODE_VERSION, ready_made=FEATURES, build=_build_encoder)
+    if dataset.entry.features:
+        card, items = EncoderCard.ready_made(FEATURES), array_items(dataset, FEATURES)
+    else:
+        card, items = _build_encoder(dataset)[0], frame_items(read_raw_videos(dataset))
+    return is_current(dataset, STAGE, items, encoder=card, code_version=CODE_VERSION)
 
 
 def _build_encoder(dataset: Dataset) -> tuple[EncoderCard, VisualEncoder]:

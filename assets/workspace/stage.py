@@ -230,29 +230,35 @@ def run_per_video(
 def is_current(
     dataset: Dataset,
     stage: str,
-    code_version: str,
+    items: Sequence[Item],
     *,
-    ready_made: str,
-    build: Callable[[Dataset], tuple[EncoderCard, object]],
+    encoder: EncoderCard,
+    code_version: str,
 ) -> bool:
     """Whether a stage's results lie there as they were committed, made as they would be made now.
 
-    Args:
-        code_version: of the stage.
-        ready_made: the kind of results that the dataset may bring instead.
-        build: gives the encoder that makes them otherwise, and its card.
+    That they were committed with inputs which are the same does not say that they were made of
+    those: the inputs may have changed after the stage and before the commit.
 
-    Raises:
-        InputError: if the encoder cannot be built.
+    Args:
+        items: the usable videos, as of :func:`run_per_video`; so are encoder and code_version.
     """
-    is_ready_made = bool(getattr(dataset.entry, ready_made))
-    encoder = EncoderCard.ready_made(ready_made) if is_ready_made else build(dataset)[0]
     if not versions.is_up_to_date(dataset, stage):
         return False
     folder, made_by = dataset.stage(stage), _made_by(encoder, code_version)
-    return _made_by(read_encoder_card(folder), code_version) == made_by and all(
-        row.fingerprint == made_by for row in read_manifest(folder, StageRow).usable
+    if _made_by(read_encoder_card(folder), code_version) != made_by:
+        return False
+    due = {item.video: item for item in items}
+    rows = [row for row in read_manifest(folder, StageRow).rows if row.source]
+    return due.keys() == {row.video for row in rows} and all(
+        _is_of(row, due[row.video], made_by) for row in rows
     )
+
+
+def _is_of(row: StageRow, item: Item, made_by: str) -> bool:
+    """Whether a row of the manifest is what would come of an item, or of an attempt at it."""
+    made = (row.snippets, row.fingerprint) == (item.snippets, made_by)
+    return row.source == item.source and (made or bool(row.problem))
 
 
 def _made_by(encoder: EncoderCard, code_version: str) -> str:
