@@ -45,7 +45,7 @@ from assets.tevad_model import (
     served_seed,
     trained_encoders,
     trained_seeds,
-    training_run,
+    training_runs,
 )
 from assets.tevad_model import STAGE as MODELS
 from assets.workspace import files, versions
@@ -58,7 +58,7 @@ from assets.workspace.face import (
     stage_asset,
 )
 from assets.workspace.manifest import RawVideoRow
-from assets.workspace.project import Dataset
+from assets.workspace.project import FEATURE_STAGES, Dataset
 from assets.workspace.stage import StageReport
 from assets.workspace.tracking import DATA_TAG, Tracking, data_tags
 from tevad_model import timeline
@@ -123,11 +123,7 @@ def _evaluate(dataset: Dataset, tracking: Tracking) -> StageReport:
 
 
 def is_evaluated(dataset: Dataset, tracking: Tracking) -> bool:
-    """Whether there is nothing to evaluate, and the run of the models has the evaluation.
-
-    Raises:
-        InputError: if there is no run of the models that lie there.
-    """
+    """Whether there is nothing to evaluate, and a run of the models has the evaluation."""
     return _is_there(dataset) and _is_logged(dataset, tracking)
 
 
@@ -520,10 +516,10 @@ def _shown_videos(test: TestSplit, served: SeedFigures) -> list["figures.ScoredV
 
 
 def _is_logged(dataset: Dataset, tracking: Tracking) -> bool:
-    """Whether the run of the models has the evaluation that lies there."""
+    """Whether a run of the models has the evaluation that lies there."""
     recorded = versions.recorded(dataset.project)[STAGE, dataset.name]
-    run = tracking.client.get_run(training_run(dataset, tracking, recorded).run_id)
-    return bool(run.data.tags.get(f"{DATA_TAG}{STAGE}") == recorded)
+    tags = [run.data.tags for run in training_runs(dataset, tracking)]
+    return any(each.get(f"{DATA_TAG}{STAGE}") == recorded for each in tags)
 
 
 def _log(dataset: Dataset, tracking: Tracking) -> None:
@@ -532,17 +528,17 @@ def _log(dataset: Dataset, tracking: Tracking) -> None:
     run = run_to_evaluate(dataset, tracking, version)
     figures = files.read_json(metrics_path(dataset))
     run.metrics({f"test_{name}": value for name, value in figures.items()})
-    run.tags(data_tags({STAGE: version}))
     folder = dataset.stage(STAGE)
     for path in (folder / EVALUATION, folder / EXPLANATIONS, metrics_path(dataset)):
         run.artifact(path, "evaluation")
     for name in FIGURES:
         if (path := figure_path(dataset, name)).is_file():
             run.artifact(path, "figures")
+    run.tags(data_tags({STAGE: version}))  # last: it says that the rest is there
 
 
 @stage_asset(
-    deps=["raw_videos", "snippet_features", "captions", "caption_embeddings", "tevad_model"],
+    deps=[*FEATURE_STAGES, "tevad_model"],
     code_version=CODE_VERSION,
     group_name="model",
     kinds={"python", "scikitlearn", "mlflow", "dvc"},

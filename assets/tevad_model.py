@@ -35,7 +35,7 @@ from assets.workspace import files, record, versions
 from assets.workspace.code import CodeState
 from assets.workspace.face import access, committed, dataset_of, explained, picture, stage_asset
 from assets.workspace.manifest import Manifest, RawVideoRow, StageRow
-from assets.workspace.project import Dataset
+from assets.workspace.project import FEATURE_STAGES, Dataset
 from assets.workspace.provenance import ENCODED_BY, check_fit
 from assets.workspace.stage import StageReport, read_encoder_card
 from assets.workspace.tracking import DATA_TAG, RunLog, Tracking, data_tags
@@ -268,17 +268,13 @@ def run_to_evaluate(dataset: Dataset, tracking: Tracking, evaluation: str) -> Ru
 
     Where every run of the models holds another evaluation, as after a changed
     ``evaluation_metrics.bootstrap``, the models are logged once more: no evaluation writes over
-    another.
-
-    Raises:
-        InputError: if there is no run of the models at all.
+    another. So they are where there is no run of them, as in a clone with an MLflow of its own.
     """
     tag = f"{DATA_TAG}evaluation_metrics"
     by_evaluation = {r.data.tags.get(tag): r for r in training_runs(dataset, tracking)}
     run = by_evaluation.get(evaluation) or by_evaluation.get(None)
     if run:
         return tracking.log(run.info.run_id)
-    training_run(dataset, tracking)
     return _train_and_log(read_inputs(dataset), tracking, {}, train=False)
 
 
@@ -641,7 +637,7 @@ def pictures_of(dataset: Dataset, names: Iterable[str]) -> dict[str, dg.Markdown
 
 
 @stage_asset(
-    deps=["raw_videos", "snippet_features", "captions", "caption_embeddings"],
+    deps=FEATURE_STAGES,
     code_version=CODE_VERSION,
     group_name="model",
     kinds={"python", "pytorch", "mlflow", "dvc"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from itertools import islice
@@ -196,6 +197,24 @@ def test_all_name_one_version_whatever_happens(trained_copy: Dataset) -> None:
     version = tracking.client.get_model_version_by_alias("tevad-rendered", CHALLENGER)
     assert str(version.version) == "1"
     assert {s: version.tags[f"{DATA_TAG}{s}"] for s in STAGES} == locked(trained_copy)
+
+
+def test_dvc_repro_logs_what_mlflow_does_not_have(
+    trained_copy: Dataset, empty_mlflow: Path
+) -> None:
+    """Models that are not trained again, in an MLflow without them or by another tuning's version."""
+    project = trained_copy.project
+    shutil.copy(empty_mlflow, project.state / "mlflow.db")
+    change_params(project, "bootstrap: 100", "bootstrap: 120")
+    assert repro(project) == ["evaluation_metrics"]
+    sync(trained_copy)
+    assert_equal_everywhere(trained_copy, "`dvc repro` with a fresh MLflow")
+
+    change_params(project, "tune: auto", "tune: never")
+    change_params(project, "bootstrap: 120", "bootstrap: 100")
+    assert "sentence_encoder" in repro(project)
+    sync(trained_copy)
+    assert_equal_everywhere(trained_copy, "a changed tuning and `dvc repro`")
 
 
 def correct_an_event(dataset: Dataset) -> None:
