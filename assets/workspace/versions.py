@@ -44,13 +44,13 @@ def commit(dataset: Dataset, stage: str) -> str:
     """
     from assets.workspace.dvc_repository import in_turn, opened
 
-    if not is_up_to_date(dataset, stage):
-        with opened(dataset.project) as repo, _explained(dataset, stage):
-            in_turn(repo, lambda: _commit(dataset, stage, repo))
-    return recorded(dataset.project)[stage, dataset.name]
+    if is_up_to_date(dataset, stage):
+        return current(dataset, stage)
+    with opened(dataset.project) as repo, _explained(dataset, stage):
+        return in_turn(repo, lambda: _commit(dataset, stage, repo))
 
 
-def _commit(dataset: Dataset, stage: str, repo: Repo) -> None:
+def _commit(dataset: Dataset, stage: str, repo: Repo) -> str:
     """What ``dvc commit --force`` does, but that comments in ``dvc.lock`` are not kept.
 
     To keep them, DVC reads the file once more, in Python alone: most of what its commit takes. Nor
@@ -70,6 +70,10 @@ def _commit(dataset: Dataset, stage: str, repo: Repo) -> None:
         rwlocked(read=["deps"], write=["outs"])(_take_in)(found, dataset.project)
         content.setdefault("stages", {}).update(to_lockfile(found))
         dump_yaml(str(Path(repo.root_dir) / LOCK_FILE), content, fs=repo.fs)
+    # Not what the file says now: another process of DVC's may be just writing it.
+    folder = dataset.stage(stage)
+    [version] = [str(out.hash_info.value) for out in found.outs if Path(out.fs_path) == folder]
+    return version
 
 
 def _take_in(stage: PipelineStage, project: Project) -> None:
