@@ -18,8 +18,8 @@ RUN torch="$(grep '^torch==' requirements.lock)" \
 COPY . .
 RUN uv pip install --system --no-cache --no-deps --editable .
 
-# Whoever the container runs as has no home in it.
-ENV HOME=/tmp PYTHONUNBUFFERED=1
+# Whoever the container runs as has neither a home nor a name in it; DVC, for one, asks for a name.
+ENV HOME=/tmp USER=tevad PYTHONUNBUFFERED=1
 WORKDIR /project
 ENTRYPOINT []
 CMD ["tevad", "--help"]

@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 import pytest
 from postgres_server import PostgresServer
 from ruamel.yaml import YAML
+from users import run_nameless
 
 from assets.workspace.database import VARIABLE
 from assets.workspace.project import Project
@@ -101,6 +103,17 @@ def test_every_service_has_a_health_check_and_a_pinned_image(compose: dict[str, 
     assert compose["services"]["code"]["image"] == f"tevad:{version}"
     [base] = re.findall(r"^FROM (.+)$", (REPOSITORY / "Dockerfile").read_text(), re.MULTILINE)
     assert PINNED.fullmatch(base)
+
+
+def test_what_the_image_says_is_enough_for_a_user_without_a_name(project_root: Path) -> None:
+    """Containers run as the owner of the project's folder, whom the image does not know."""
+    [said] = re.findall(r"^ENV (.+)$", (REPOSITORY / "Dockerfile").read_text(), re.MULTILINE)
+    image = dict(setting.split("=") for setting in said.split())
+    dvc = Path(sys.executable).with_name("dvc")
+    done = run_nameless(
+        [dvc, "--cd", project_root, "status"], {"PATH": os.environ["PATH"], **image}
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_nothing_has_a_default_password(compose: dict[str, Any]) -> None:

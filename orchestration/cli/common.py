@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import os
+import pwd
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,6 +51,23 @@ def current_project() -> Project:
     project = Project.find()
     use_project(project)
     return project
+
+
+def acting(by: str | None) -> str:
+    """Who does it, for the record: who is named, else the user that the process belongs to.
+
+    The name that the environment gives does not count: in a container it is the image's.
+
+    Raises:
+        InputError: if nobody is named and the system knows the user by number alone.
+    """
+    try:
+        return by or pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        raise InputError(
+            f"user {os.getuid()} has no name on this system, as in a container; say who it is by "
+            "--by NAME"
+        ) from None
 
 
 def address(_: click.Context, __: click.Parameter, value: Any) -> Any:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import getpass
-
 import click
 
-from orchestration.cli.common import current_project, reported
+from orchestration.cli.common import acting, current_project, reported
 
 
 @click.command()
 @click.argument("name")
 @click.option("--approve", is_flag=True, help="Promote it, where that waits for a person.")
 @click.option("--version", help="Another version than the challenger.")
-@click.option("--by", help="Who approves.  [default: the user logged in]")
+@click.option("--by", help="Who approves.  [default: the user of the process]")
 @reported
 def promote(name: str, approve: bool, version: str | None, by: str | None) -> None:
     """Say what is decided on dataset NAME's challenger, and approve it where a person has to.
@@ -27,6 +25,7 @@ def promote(name: str, approve: bool, version: str | None, by: str | None) -> No
     from orchestration.reporting import decision_summary
     from tevad_model.errors import InputError
 
+    who = acting(by) if approve else ""
     project = current_project()
     dataset, tracking = project.dataset(name), Tracking.of(project)
     before = champion_version(tracking, registered_name(name))
@@ -38,7 +37,7 @@ def promote(name: str, approve: bool, version: str | None, by: str | None) -> No
     if found is None:
         raise InputError(f"models:/{registered_name(name)}/{version}: nothing was decided on it")
     if approve:
-        found = decisions.approve(dataset, tracking, found.version, by or getpass.getuser())
+        found = decisions.approve(dataset, tracking, found.version, who)
     if champion_version(tracking, registered_name(name)) != before:
         tell_dagster(dataset, tracking, found.why)
     click.echo(decision_summary(found))
@@ -46,7 +45,7 @@ def promote(name: str, approve: bool, version: str | None, by: str | None) -> No
 
 @click.command()
 @click.argument("name")
-@click.option("--by", help="Who rolls back.  [default: the user logged in]")
+@click.option("--by", help="Who rolls back.  [default: the user of the process]")
 @click.option("--reason", default="no reason given", help="Why, for the record.")
 @click.option("--force", is_flag=True, help="Even if the version before fails its smoke set.")
 @reported
@@ -56,9 +55,9 @@ def rollback(name: str, by: str | None, reason: str, force: bool) -> None:
     from assets.workspace.tracking import Tracking, registered_name
     from orchestration.promotion import tell_dagster
 
-    project = current_project()
+    who, project = acting(by), current_project()
     dataset, tracking = project.dataset(name), Tracking.of(project)
-    move = roll_back(dataset, tracking, by=by or getpass.getuser(), reason=reason, force=force)
+    move = roll_back(dataset, tracking, by=who, reason=reason, force=force)
     tell_dagster(dataset, tracking, f"rolled back by {move.by}: {move.why}")
     click.echo(
         f"models:/{registered_name(name)}@champion is version {move.version} again, "

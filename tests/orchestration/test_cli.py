@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 from projects import TrainedProject
 from ruamel.yaml import YAML
+from users import run_nameless
 
 from assets.workspace.project import STAGES, Project
 from orchestration.cli import main
@@ -182,6 +185,15 @@ def test_outside_a_project_the_remedy_is_told(
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("TEVAD_PROJECT", raising=False)
     assert_fails(tevad("dataset", "list"), "no params.yaml and dvc.yaml", "TEVAD_PROJECT")
+
+
+@pytest.mark.parametrize("command", [("rollback", "site"), ("promote", "site", "--approve")])
+def test_whoever_has_no_name_is_asked_for_one(project_root: Path, command: tuple[str, ...]) -> None:
+    program = Path(sys.executable).with_name("tevad")
+    done = run_nameless([program, *command], {**os.environ, "USER": "the image"})
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: user 54321 has no name on this system")
+    assert "--by NAME" in done.stderr
 
 
 def test_sync_has_nothing_to_tell_after_a_run(trained: TrainedProject) -> None:
