@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from assets.workspace.database import SCHEME, Database, losses_named
+from assets.workspace.database import SCHEME, VARIABLE, Database, losses_named
 from assets.workspace.project import Project
 from tevad_model.atomic import replacing
 from tevad_model.errors import InputError
@@ -60,7 +60,8 @@ def configure_instance(project: Project) -> None:
     A ``DAGSTER_HOME`` of somebody's own, and a ``dagster.yaml`` that was made theirs, are left alone.
 
     Raises:
-        InputError: if ``TEVAD_DATABASE_URL`` cannot be understood.
+        InputError: if ``TEVAD_DATABASE_URL`` cannot be understood, or is not set where the state has
+            been in PostgreSQL.
     """
     database = Database.of_environment()
     if database is not None:
@@ -68,7 +69,20 @@ def configure_instance(project: Project) -> None:
     home = project.state / "dagster"
     if os.environ.setdefault("DAGSTER_HOME", str(home)) == str(home):
         home.mkdir(parents=True, exist_ok=True)
-        _write(home / "dagster.yaml", {**_SETTINGS, **_storage(home, database)})
+        settings = home / "dagster.yaml"
+        if database is None:
+            _refuse_to_leave_postgresql(settings)
+        _write(settings, {**_SETTINGS, **_storage(home, database)})
+
+
+def _refuse_to_leave_postgresql(settings: Path) -> None:
+    """One shell without the variable must not take a team's servers to an empty SQLite."""
+    written = settings.read_text(encoding="utf-8") if settings.is_file() else ""
+    if written.startswith(_HEADER) and PASSWORD in written:
+        raise InputError(
+            f"{settings}: the state of Dagster and MLflow is in PostgreSQL, but {VARIABLE} is not set; "
+            "set it as for the servers, or, to begin anew in SQLite without that state, remove the file"
+        )
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from ruamel.yaml import YAML
 from assets.workspace.database import VARIABLE
 from assets.workspace.project import Project
 from orchestration.instance import configure_instance, end_lost_runs, open_instance
+from tevad_model.errors import InputError
 
 PARTITION = "site"
 
@@ -31,11 +32,11 @@ def test_sqlite_is_the_default(project_root: Path) -> None:
     assert list((project_root / ".tevad" / "dagster").rglob("*.db"))
 
 
-def test_one_setting_moves_it_to_postgresql_and_back(
+def test_one_setting_moves_it_to_postgresql_and_back_only_on_purpose(
     project_root: Path, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project, name = Project.at(project_root), postgres.new_database()
-    before = settings(project_root).read_text()
+    sqlite = settings(project_root).read_text()
     monkeypatch.setenv(VARIABLE, postgres.address(name))
     configure_instance(project)
     with open_instance() as instance:
@@ -45,8 +46,13 @@ def test_one_setting_moves_it_to_postgresql_and_back(
     ]
     assert not list((project_root / ".tevad" / "dagster").rglob("*.db"))
     monkeypatch.delenv(VARIABLE)
+    postgresql = settings(project_root).read_text()
+    with pytest.raises(InputError, match=rf"dagster\.yaml: .* {VARIABLE} is not set"):
+        configure_instance(project)
+    assert settings(project_root).read_text() == postgresql, "one shell moves nobody's state"
+    settings(project_root).unlink()
     configure_instance(project)
-    assert settings(project_root).read_text() == before
+    assert settings(project_root).read_text() == sqlite
 
 
 def test_no_file_has_the_user_or_the_password(
