@@ -77,6 +77,7 @@ def ablate(
         InputError: if the features of a modality are not there, or no test video.
     """
     with dataset.held(), tracking.answering():
+        tracking.end_killed(_experiment(dataset))
         base = dataset.params.tevad_model
         params = {
             name: TrainingParams.model_validate(

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from assets.workspace.database import SCHEME, VARIABLE, Database, losses_named
-from assets.workspace.project import Project
+from assets.workspace.project import Dataset, Project
 from tevad_model.atomic import replacing
 from tevad_model.errors import InputError
 
@@ -30,6 +30,15 @@ DEFINITIONS = "orchestration.definitions"
 
 USER, PASSWORD = "TEVAD_DATABASE_USER", "TEVAD_DATABASE_PASSWORD"
 """The variables that ``dagster.yaml`` refers to; made from the database's address."""
+
+WORKSPACE = "tevad.workspace"
+"""The tag of a run from the command line that says which project's folder it is from."""
+
+UNFINISHED = ("NOT_STARTED", "STARTING", "STARTED", "CANCELING")
+"""The statuses of a run that has begun and not come to its end."""
+
+KILLED = "The process was killed; the next run goes on."
+"""What is told of a run from the command line that came to no end."""
 
 _HEADER = """\
 # Written by tevad. Without this line it is yours, and left alone.
@@ -140,6 +149,24 @@ def end_lost_runs(instance: dg.DagsterInstance) -> None:
         place = json.loads(run.tags.get(GRPC_INFO_TAG, "{}"))
         if place and not _answers(place):
             instance.report_run_failed(run, "The code location went; the next run goes on.")
+
+
+def end_killed_commands(project: Project, instance: dg.DagsterInstance) -> None:
+    """Let no run of a killed `tevad run` seem to go on and keep those of Dagster's queue waiting.
+
+    For runs of this project's folder, whose locks tell whether their process is there.
+    """
+    import dagster as dg
+
+    statuses = [dg.DagsterRunStatus(status) for status in UNFINISHED]
+    mine = dg.RunsFilter(statuses=statuses, tags={WORKSPACE: project.identity})
+    for run in instance.get_runs(mine):
+        if Dataset(project, run.tags["dagster/partition"]).is_run_held:
+            continue
+        # Its process has let go of the lock: it was killed, or has just come to its end.
+        found = instance.get_run_by_id(run.run_id)
+        if found is not None and not found.is_finished:
+            instance.report_run_failed(found, KILLED)
 
 
 def _answers(place: dict[str, Any]) -> bool:

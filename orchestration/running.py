@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from socket import gethostname
 from typing import TYPE_CHECKING, Any
 
 from assets.workspace import s3
 from assets.workspace.project import Dataset, Project
-from orchestration.instance import configure_instance, open_instance
+from orchestration.instance import KILLED, UNFINISHED, WORKSPACE, configure_instance, open_instance
 from tevad_model.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,11 +18,6 @@ if TYPE_CHECKING:
 # The events, stack traces too, are in the instance, where the UI shows them; the command line says
 # itself what went wrong.
 _QUIET_CONSOLE = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-
-_WORKSPACE = "tevad.workspace"
-"""The tag of a run that says which machine and project it is from."""
-
-_UNFINISHED = ("NOT_STARTED", "STARTING", "STARTED", "CANCELING")
 
 
 @dataclass(frozen=True)
@@ -117,7 +111,7 @@ def _run(job: Callable[[], dg.JobDefinition], dataset: Dataset) -> RunOutcome:
     Tracking.of(dataset.project).reach_artifacts()
     with dataset.run_held(), open_instance() as instance:
         add_partitions(dataset.project, instance)
-        mine = {"dagster/partition": dataset.name, _WORKSPACE: _workspace(dataset.project)}
+        mine = {"dagster/partition": dataset.name, WORKSPACE: dataset.project.identity}
         _end_killed(instance, mine)
         result = dg.execute_job(
             dg.reconstructable(job),
@@ -138,13 +132,9 @@ def _end_killed(instance: dg.DagsterInstance, tags: dict[str, str]) -> None:
     """
     import dagster as dg
 
-    statuses = [dg.DagsterRunStatus(status) for status in _UNFINISHED]
+    statuses = [dg.DagsterRunStatus(status) for status in UNFINISHED]
     for run in instance.get_runs(dg.RunsFilter(statuses=statuses, tags=tags)):
-        instance.report_run_failed(run, "The process was killed; the next run goes on.")
-
-
-def _workspace(project: Project) -> str:
-    return f"{gethostname()}:{project.root}"
+        instance.report_run_failed(run, KILLED)
 
 
 def _in_project(project: Project) -> dict[str, Any]:

@@ -17,10 +17,13 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from secrets import token_hex
+from socket import gethostname
 
 from assets.workspace import params as params_file
 from assets.workspace.locks import is_locked, locked
 from assets.workspace.params import DatasetParams, Params, StageParams
+from tevad_model.atomic import replacing
 from tevad_model.errors import InputError
 
 STAGES = (
@@ -81,6 +84,22 @@ class Project:
     def state(self) -> Path:
         """State that is no data."""
         return self.root / ".tevad"
+
+    @cached_property
+    def identity(self) -> str:
+        """Whose runs these are: the folder's that has the locks and the work, wherever it is mounted.
+
+        Made up once, of where that was and a random number: a container has another machine's name
+        each time it is made anew. A copy of the whole folder that logs to the same servers has to
+        be given one of its own, by removing the copied file.
+        """
+        path = self.state / "identity"
+        if not path.is_file():
+            with locked(path.with_suffix(".lock"), "the project's identity"):
+                if not path.is_file():
+                    with replacing(path) as temporary:
+                        temporary.write_text(f"{gethostname()}:{self.root}:{token_hex(8)}\n")
+        return path.read_text(encoding="utf-8").strip()
 
     @cached_property
     def cache(self) -> Path:
@@ -193,6 +212,11 @@ class Dataset:
                 yield
             finally:
                 _RUNS_HELD.reset(before)
+
+    @property
+    def is_run_held(self) -> bool:
+        """Whether a run of the chain from the command line goes on."""
+        return is_locked(self.work / "run.lock")
 
     @property
     def is_held(self) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -40,7 +39,7 @@ LOCAL_PAGES = "http://127.0.0.1:5000"
 """Where `tevad up` shows a local store's runs."""
 
 WORKSPACE = "logged_from"
-"""Which machine and project a run or a logged model is from."""
+"""The tag that says which project's folder a run or a logged model is from."""
 
 PARENT = "mlflow.parentRunId"
 """The tag that names the run above."""
@@ -74,7 +73,7 @@ class Tracking:
         uri: its address, with the password where it is a database's; ``address`` is to be shown.
         artifacts: where a local store's artifacts go, a folder or an address in the team's bucket;
             None where a server decides.
-        workspace: the machine and project that logs.
+        workspace: the identity of the project's folder that logs.
     """
 
     uri: str = field(repr=False)
@@ -90,7 +89,7 @@ class Tracking:
         Raises:
             InputError: if the database cannot be reached.
         """
-        workspace = f"{socket.gethostname()}:{project.root}"
+        workspace = project.identity
         if uri := os.environ.get("MLFLOW_TRACKING_URI"):
             return cls(uri, None, workspace)
         storage = Storage.of_environment()

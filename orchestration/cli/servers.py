@@ -69,12 +69,13 @@ def _prepared(
     """The servers, with what they find in the instance when they start."""
     from orchestration.agreement import report_versions
     from orchestration.build import SPECS
-    from orchestration.instance import end_lost_runs, open_instance
+    from orchestration.instance import end_killed_commands, end_lost_runs, open_instance
 
     groups = team(project, places, only) if profile == _TEAM else [personal(project, places)]
     if only in (None, CODE):
         with open_instance() as instance:
             report_versions(project, SPECS, instance)
+            end_killed_commands(project, instance)
             if profile == _TEAM or Database.of_environment() is None:
                 end_lost_runs(instance)  # of others' machines nothing is known here
     return groups

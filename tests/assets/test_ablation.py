@@ -11,8 +11,10 @@ from ruamel.yaml import YAML
 
 from assets.ablation import PICKS, VARIANTS, AblationRow, ablate, table
 from assets.workspace import files
+from assets.workspace.params import DatasetParams, write_dataset
 from assets.workspace.project import Dataset, Project
-from assets.workspace.tracking import Tracking
+from assets.workspace.tracking import WORKSPACE, Tracking
+from tevad_model.errors import InputError
 from tevad_model.metrics import Summary
 
 pytestmark = pytest.mark.slow
@@ -75,6 +77,18 @@ def test_every_variant_is_trained_logged_and_kept_until_what_it_reads_changes(
     assert ablate(dataset, tracking, seeds=[3]) == rows, "the same seed gives the same figures"
     after = results(dataset)
     assert {name for name in before if after[name] != touched[name]} == {changed.name}
+
+
+def test_what_a_killed_ablation_left_open_is_ended(project_root: Path) -> None:
+    project = Project.at(project_root)
+    write_dataset(project_root, "site", DatasetParams(source="videos"))
+    dataset, tracking = project.dataset("site"), Tracking.of(project)
+    experiment = tracking.experiment("site-ablation")
+    tags = {WORKSPACE: project.identity}
+    left = tracking.client.create_run(experiment, tags=tags).info.run_id
+    with pytest.raises(InputError):  # there is nothing to train on
+        ablate(dataset, tracking)
+    assert tracking.client.get_run(left).info.status == "KILLED"
 
 
 def test_the_table_has_a_line_for_each_variant_in_per_cent() -> None:

@@ -14,8 +14,14 @@ from postgres_server import PASSWORD, TEAM, PostgresServer
 from ruamel.yaml import YAML
 
 from assets.workspace.database import VARIABLE
-from assets.workspace.project import Project
-from orchestration.instance import configure_instance, end_lost_runs, open_instance
+from assets.workspace.project import Dataset, Project
+from orchestration.instance import (
+    WORKSPACE,
+    configure_instance,
+    end_killed_commands,
+    end_lost_runs,
+    open_instance,
+)
 from tevad_model.errors import InputError
 
 PARTITION = "site"
@@ -133,3 +139,25 @@ def test_runs_whose_code_location_went_are_ended_and_others_are_not(
         end_lost_runs(instance)
         found = {run.run_id: run.status for run in instance.get_runs()}
     assert found == {**dict.fromkeys(ended, status.FAILURE), **others}
+
+
+def test_runs_of_killed_commands_are_ended_and_those_that_go_on_are_not(
+    project_root: Path,
+) -> None:
+    status, project = dg.DagsterRunStatus, Project.at(project_root)
+    with Dataset(project, "busy").run_held(), open_instance() as instance:
+
+        def begun(dataset: str, how: dg.DagsterRunStatus, workspace: str) -> str:
+            tags = {"dagster/partition": dataset, WORKSPACE: workspace}
+            return instance.create_run_for_job(job, status=how, tags=tags).run_id
+
+        killed = begun("site", status.STARTED, project.identity)
+        others = {
+            begun("busy", status.STARTED, project.identity): status.STARTED,
+            begun("site", status.SUCCESS, project.identity): status.SUCCESS,
+            begun("site", status.STARTED, "another folder"): status.STARTED,
+            instance.create_run_for_job(job, status=status.STARTED).run_id: status.STARTED,
+        }
+        end_killed_commands(project, instance)
+        found = {run.run_id: run.status for run in instance.get_runs()}
+    assert found == {killed: status.FAILURE, **others}
