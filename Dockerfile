@@ -1,5 +1,6 @@
 # One image for all of a team's servers; docker-compose.yml says which service is which.
-# The project (params.yaml, dvc.yaml, data) is not in it: it is mounted at /project.
+# The project (params.yaml, dvc.yaml, data) is not in it: it is mounted at /project. Where code lies
+# there, that is what runs, in servers and commands alike; else the image's.
 FROM python:3.11.14-slim-bookworm
 
 RUN apt-get update \
@@ -19,7 +20,7 @@ COPY . .
 RUN uv pip install --system --no-cache --no-deps --editable .
 
 # Whoever the container runs as has neither a home nor a name in it; DVC, for one, asks for a name.
-ENV HOME=/tmp USER=tevad PYTHONUNBUFFERED=1
+ENV HOME=/tmp USER=tevad PYTHONUNBUFFERED=1 PYTHONPATH=/project
 WORKDIR /project
 ENTRYPOINT []
 CMD ["tevad", "--help"]

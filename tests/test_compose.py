@@ -46,6 +46,12 @@ def compose() -> dict[str, Any]:
     return found
 
 
+def image_settings() -> dict[str, str]:
+    """The variables that the image sets."""
+    [said] = re.findall(r"^ENV (.+)$", (REPOSITORY / "Dockerfile").read_text(), re.MULTILINE)
+    return dict(setting.split("=") for setting in said.split())
+
+
 @pytest.fixture
 def as_processes(
     project_root: Path, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
@@ -107,13 +113,28 @@ def test_every_service_has_a_health_check_and_a_pinned_image(compose: dict[str, 
 
 def test_what_the_image_says_is_enough_for_a_user_without_a_name(project_root: Path) -> None:
     """Containers run as the owner of the project's folder, whom the image does not know."""
-    [said] = re.findall(r"^ENV (.+)$", (REPOSITORY / "Dockerfile").read_text(), re.MULTILINE)
-    image = dict(setting.split("=") for setting in said.split())
     dvc = Path(sys.executable).with_name("dvc")
     done = run_nameless(
-        [dvc, "--cd", project_root, "status"], {"PATH": os.environ["PATH"], **image}
+        [dvc, "--cd", project_root, "status"], {"PATH": os.environ["PATH"], **image_settings()}
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_commands_run_the_projects_code_as_dagster_does(
+    compose: dict[str, Any], tmp_path: Path
+) -> None:
+    for name in TEAM:
+        service = compose["services"][name]
+        [place] = {volume.rpartition(":")[2] for volume in service["volumes"]}
+        assert image_settings()["PYTHONPATH"] == service["environment"]["TEVAD_PROJECT"] == place
+    program = tmp_path / "orchestration" / "ready" / "program.py"
+    program.parent.mkdir(parents=True)
+    for folder in (program.parent, program.parents[1]):
+        (folder / "__init__.py").touch()
+    program.write_text("def main():\n    print('the code of the project')\n")
+    tevad = Path(sys.executable).with_name("tevad")
+    done = subprocess.run([tevad], env={"PYTHONPATH": str(tmp_path)}, capture_output=True)
+    assert done.stdout == b"the code of the project\n", done.stderr.decode()
 
 
 def test_nothing_has_a_default_password(compose: dict[str, Any]) -> None:
