@@ -6,13 +6,14 @@ are the services of ``docker-compose.yml`` too, each by ``tevad up --profile tea
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from assets.workspace.database import VARIABLE, Database
 from assets.workspace.project import Project
-from assets.workspace.tracking import Tracking
+from assets.workspace.tracking import PAGES, Tracking
 from orchestration.instance import DEFINITIONS, workspace_file, write_workspace
 from orchestration.ready import COMMAND
 from orchestration.serving import LOOPBACK, Server
@@ -21,6 +22,9 @@ from tevad_model.errors import InputError
 MLFLOW, CODE, DAEMON, WEBSERVER = TEAM = ("mlflow", "code", "daemon", "webserver")
 """A team's servers: runs and models; the definitions, whose runs are its children; queue and
 sensors; Dagster's pages."""
+
+PERSONAL_MLFLOW = "MLflow"
+"""One person's server of runs and models."""
 
 _HEARTBEAT_SECONDS = "120"
 """A daemon says every 30 s that it is there; by default one is believed in for half an hour."""
@@ -55,8 +59,10 @@ def personal(project: Project, places: Places) -> list[Server]:
         _program("dagster"), "dev", "-m", DEFINITIONS, "-h", places.host, "-p", str(places.dagster)
     ]  # fmt: skip
     tracking = Tracking.of(project)
-    mlflow = [_mlflow(tracking, places, "MLflow")] if tracking.artifacts is not None else []
-    shown = Server("Dagster", command, dagster, f"{dagster}/server_info")
+    mlflow = [_mlflow(tracking, places, PERSONAL_MLFLOW)] if tracking.artifacts is not None else []
+    # Links of what its runs log; whoever has said where people see MLflow is heeded.
+    pages = {PAGES: os.environ.get(PAGES) or mlflow[0].address} if mlflow else {}
+    shown = Server("Dagster", command, dagster, f"{dagster}/server_info", pages)
     return [shown, *mlflow, review(places)]
 
 

@@ -23,6 +23,7 @@ from users import run_nameless
 
 from assets.workspace.database import VARIABLE
 from assets.workspace.project import Project
+from assets.workspace.tracking import PAGES
 from orchestration.cli.servers import up
 from orchestration.instance import PASSWORD, USER, configure_instance
 from orchestration.profiles import TEAM, Places, team
@@ -155,6 +156,13 @@ def test_ports_are_open_to_this_machine_alone(compose: dict[str, Any]) -> None:
     published = {name: service.get("ports", []) for name, service in compose["services"].items()}
     assert {name for name, ports in published.items() if ports} == {"mlflow", "webserver", "s3"}
     assert all(port.startswith("127.0.0.1:") for ports in published.values() for port in ports)
+
+
+def test_links_lead_to_where_mlflow_is_published(compose: dict[str, Any]) -> None:
+    [published] = compose["services"]["mlflow"]["ports"]
+    place = published.rpartition(":")[0]
+    said = compose["services"]["code"]["environment"][PAGES]
+    assert said == f"${{{PAGES}:-http://{place}}}"
 
 
 def test_what_must_last_is_in_named_volumes(compose: dict[str, Any]) -> None:

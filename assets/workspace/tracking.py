@@ -38,6 +38,9 @@ MODEL_PREFIX = "tevad-"
 LOCAL_PAGES = "http://127.0.0.1:5000"
 """Where `tevad up` shows a local store's runs."""
 
+PAGES = "TEVAD_MLFLOW_PAGES"
+"""The variable that says where people see MLflow, if that is not where programs reach it."""
+
 WORKSPACE = "logged_from"
 """The tag that says which project's folder a run or a logged model is from."""
 
@@ -284,17 +287,22 @@ class Tracking:
             self.client.create_registered_model(name)
 
     def run_page(self, run_id: str) -> str:
-        """The address of a run's page: on the tracking server, or on the one `tevad up` starts."""
+        """The address of a run's page.
+
+        It is where ``TEVAD_MLFLOW_PAGES`` says, else on the tracking server, else on the one that
+        `tevad up` starts.
+        """
         experiment = self.client.get_run(run_id).info.experiment_id
         return f"{self._pages}/#/experiments/{experiment}/runs/{run_id}"
 
     def version_page(self, name: str, version: str) -> str:
-        """The address of a registered version's page, on the same server."""
+        """The address of a registered version's page, in the same place."""
         return f"{self._pages}/#/models/{name}/versions/{version}"
 
     @property
     def _pages(self) -> str:
-        return (self.address if self.uri.startswith("http") else LOCAL_PAGES).rstrip("/")
+        server = self.address if self.uri.startswith("http") else LOCAL_PAGES
+        return (os.environ.get(PAGES) or server).rstrip("/")
 
     def log(self, run_id: str) -> RunLog:
         """Log more to a run that is there."""

@@ -7,8 +7,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from assets.workspace.database import Database
+from assets.workspace.tracking import LOCAL_PAGES, PAGES
 from orchestration.cli.common import current_project, reported
-from orchestration.profiles import CODE, MLFLOW, TEAM, Places, personal, ready, team
+from orchestration.profiles import (
+    CODE,
+    MLFLOW,
+    PERSONAL_MLFLOW,
+    TEAM,
+    Places,
+    personal,
+    ready,
+    team,
+)
 from orchestration.serving import LOOPBACK, Server, become, start, stop, wait
 from tevad_model.errors import InputError
 
@@ -96,6 +106,8 @@ def _serve(project: Project, groups: list[list[Server]]) -> None:
             click.echo(f"{server.name}: {server.address}")
         if server.name == MLFLOW:
             click.echo(f"for `tevad` beside it: export MLFLOW_TRACKING_URI={server.address}")
+        if server.name == PERSONAL_MLFLOW and server.address != LOCAL_PAGES:
+            click.echo(f"for links of `tevad` beside it: export {PAGES}={server.address}")
     click.echo("Ctrl-C stops them.")
     try:
         wait(servers, running)

@@ -71,14 +71,14 @@ _LIBRARIES = (
 _MAY_DIFFER = {
     "_", "COLUMNS", "DVC_ROOT", "DVC_STAGE", "INVOCATION_ID", "JOURNAL_STREAM", "LINES", "LS_COLORS",
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "OLDPWD", "PROMPT_COMMAND", "PS1", "PWD", "SHLVL", "STY",
-    "WINDOW", "WINDOWID", "WT_SESSION",
+    "TEVAD_MLFLOW_PAGES", "WINDOW", "WINDOWID", "WT_SESSION",
 }  # fmt: skip
 _MAY_DIFFER_FROM = (
     "ALACRITTY_", "COLORTERM", "GNOME_TERMINAL_", "ITERM_", "KITTY_", "KONSOLE_", "SSH_", "TERM",
     "TMUX", "VSCODE_", "VTE_", "WEZTERM_", "XDG_SESSION_",
 )  # fmt: skip
-"""Variables of terminals, sessions and of what starts commands, and how such begin: read, if at all,
-when they are used and not when a library is imported."""
+"""Variables of terminals, sessions, links and of what starts commands, and how such begin: read, if at
+all, when they are used and not when a library is imported."""
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ from ruamel.yaml import YAML
 
 from assets.workspace.database import VARIABLE
 from assets.workspace.project import Project
+from assets.workspace.tracking import PAGES
 from orchestration.cli import main
 from orchestration.instance import configure_instance, open_instance
 from orchestration.profiles import TEAM, Places, personal, team
@@ -99,6 +100,18 @@ def test_mlflow_is_not_started_where_it_is_elsewhere(
     servers = by_name(team(team_project, Places()))
     assert list(servers) == ["code", "daemon", "webserver"]
     assert servers["code"].environment["MLFLOW_TRACKING_URI"] == "https://mlflow.example.org"
+
+
+def test_links_of_runs_in_dagster_lead_to_the_mlflow_beside_it(
+    project_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def told() -> str:
+        dagster, *_ = personal(Project.at(project_root), Places(mlflow=5555))
+        return dagster.environment[PAGES]
+
+    assert told() == f"http://{LOOPBACK}:5555"
+    monkeypatch.setenv(PAGES, "https://mlflow.example.org")
+    assert told() == "https://mlflow.example.org"
 
 
 def test_all_listen_on_loopback_unless_told(team_project: Project) -> None:

@@ -1,11 +1,33 @@
-"""What MLflow is asked, in a store of its own."""
+"""What MLflow is asked, and what is said of its place: where it leads, and what is nobody's business."""
+
+from __future__ import annotations
 
 import shutil
 from pathlib import Path
 
 import pytest
 
-from assets.workspace.tracking import Tracking, registered_name
+from assets.workspace.tracking import LOCAL_PAGES, PAGES, Tracking, registered_name
+
+
+@pytest.mark.parametrize(
+    ("uri", "told", "shown"),
+    [
+        ("sqlite:////project/mlflow.db", None, LOCAL_PAGES),
+        ("postgresql+psycopg2://joe:secret@db/tevad", None, LOCAL_PAGES),
+        ("https://joe:secret@mlflow.example.org/", None, "https://mlflow.example.org"),
+        ("http://mlflow:5000", "https://mlflow.example.org/", "https://mlflow.example.org"),
+        ("sqlite:////project/mlflow.db", "http://127.0.0.1:5555", "http://127.0.0.1:5555"),
+    ],
+)
+def test_links_lead_where_people_see_mlflow(
+    uri: str, told: str | None, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(PAGES, raising=False)
+    if told:
+        monkeypatch.setenv(PAGES, told)
+    page = Tracking(uri, None, "here").version_page("tevad-site", "3")
+    assert page == f"{shown}/#/models/tevad-site/versions/3"
 
 
 @pytest.fixture
