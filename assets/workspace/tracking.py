@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from assets.workspace import s3
 from assets.workspace.database import Database
@@ -73,7 +73,8 @@ class Tracking:
     """An MLflow tracking server or store.
 
     Attributes:
-        uri: its address, with the password where it is a database's; ``address`` is to be shown.
+        uri: its address, with the password where it is a database's and without where it is a
+            server's; ``address`` is to be shown.
         artifacts: where a local store's artifacts go, a folder or an address in the team's bucket;
             None where a server decides.
         workspace: the identity of the project's folder that logs.
@@ -88,13 +89,14 @@ class Tracking:
         """What ``MLFLOW_TRACKING_URI`` names, else ``TEVAD_DATABASE_URL``, else SQLite in the project.
 
         The artifacts of a store in one of the latter go to the bucket that ``TEVAD_STORAGE`` names.
+        User and password of a server's address go where MLflow looks for them.
 
         Raises:
             InputError: if the database cannot be reached.
         """
         workspace = project.identity
         if uri := os.environ.get("MLFLOW_TRACKING_URI"):
-            return cls(uri, None, workspace)
+            return cls(_with_password_apart(uri), None, workspace)
         storage = Storage.of_environment()
         artifacts = storage.mlflow if storage else str(project.state / "mlartifacts")
         if database := Database.of_environment():
@@ -105,10 +107,10 @@ class Tracking:
 
     @property
     def address(self) -> str:
-        """The address without user and password."""
+        """The address without user, password and options, which may be a password too."""
         parts = urlsplit(self.uri)
-        _, at, place = parts.netloc.rpartition("@")
-        return f"{parts.scheme}://{place}{parts.path}" if at else self.uri
+        place = parts.netloc.rpartition("@")[2]
+        return f"{parts.scheme}://{place}{parts.path}" if parts.scheme else self.uri
 
     @property
     def is_lost(self) -> bool:
@@ -118,13 +120,19 @@ class Tracking:
 
     @property
     def client(self) -> MlflowClient:
-        """MLflow's own client for everything not wrapped here."""
+        """MLflow's own client for everything not wrapped here.
+
+        Raises:
+            InputError: if it knows no such address.
+        """
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         from mlflow import MlflowClient
 
         # It logs with a stack trace what it raises as well.
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
-        return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+        with self.answering():
+            client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+        return client
 
     def reach_artifacts(self) -> None:
         """See that the bucket answers, where artifacts go to one: before hours of work, not after.
@@ -148,12 +156,12 @@ class Tracking:
         try:
             yield
         except (MlflowException, DBAPIError) as error:
-            said = " ".join(str(error).partition("[SQL")[0].split())
+            said = " ".join(str(error).replace(self.uri, self.address).partition("[SQL")[0].split())
             repair = ", or if it is damaged, move it away" if self.uri.startswith("sqlite:") else ""
             raise InputError(
                 f"MLflow at {self.address}: {said}; once it answers{repair}, run again: "
                 "what was made is kept"
-            ) from error
+            ) from None  # which may quote the address
 
     def experiment(self, name: str) -> str:
         """The id of an experiment, made if absent.
@@ -393,6 +401,21 @@ def all_pages(page: Callable[[str | None], Any]) -> tuple[Any, ...]:
         found = page(found.token)
         entries += found
     return tuple(entries)
+
+
+def _with_password_apart(uri: str) -> str:
+    """A server's address without user and password, which MLflow finds in variables of its own.
+
+    MLflow quotes the address in what it says of a server that does not answer. Options, of which a
+    server has none, would be quoted too.
+    """
+    parts = urlsplit(uri)
+    if parts.scheme not in ("http", "https"):
+        return uri
+    if parts.username and parts.password:
+        os.environ["MLFLOW_TRACKING_USERNAME"] = unquote(parts.username)
+        os.environ["MLFLOW_TRACKING_PASSWORD"] = unquote(parts.password)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def registered_name(dataset: str) -> str:
