@@ -311,6 +311,8 @@ def _other_circumstances(kept: Record, dataset: Dataset, run: Run) -> Iterator[s
         stated = run.data.params.get(name, str(value))
         if stated != str(value):
             yield f"parameter {name}: {stated} in the run, {value} in the params.yaml it keeps"
+    if new := run.data.tags.get("tevad.git.new"):
+        yield f"new files of then, which its run did not keep: {new}"
     if not kept.threads:
         yield "threads: its run kept no number, the machine's now"
     here = {**record.libraries(), record.THREADS: kept.threads}

@@ -18,8 +18,16 @@ FILES = ("dvc.yaml", "pyproject.toml", "requirements.lock")
 MOST_CHANGES = 1 << 20
 """Bytes of differences that are kept. More is no change of the code but data that lies in it."""
 
-_SOURCES = {".py", ".pyi", ".yaml", ".toml", ".json", ".md", ".j2"}
-"""Of files git does not track only these count: a file of keys, say, is never taken along."""
+_CODE = {".py", ".pyi"}
+"""Of files git does not track only these are taken along: any other kind may be one of keys."""
+
+_MOST_NAMES = 20
+
+_DIFF = (
+    "diff", "--binary", "--unified=3", "--src-prefix=a/", "--dst-prefix=b/",
+    "--no-color", "--no-ext-diff", "--no-textconv",
+)  # fmt: skip
+"""Differences as `git apply` takes them, whatever the user's settings of git are."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +38,14 @@ class CodeState:
         commit: git's hash; empty outside of git.
         changes: how tracked and new files differ from the commit, as `git apply` takes it.
         left_out: bytes of further differences that were too many to keep.
+        new: files in the folders of code that git does not track and that are not taken along,
+            since they are none of code.
     """
 
     commit: str = ""
     changes: bytes = b""
     left_out: int = 0
+    new: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, project: Project) -> CodeState:
@@ -46,9 +57,12 @@ class CodeState:
         root = Path(top.decode().strip())
         inside = project.root.resolve().relative_to(root)
         paths = [(inside / name).as_posix() for name in (*FOLDERS, *FILES)]
-        whole = _tracked(root, paths) + b"".join(_new(root, paths))
+        untracked = _untracked(root, paths)
+        code = [name for name in untracked if Path(name).suffix in _CODE]
+        whole = _differences(root, paths) + b"".join(_as_new(root, name) for name in code)
         kept = whole if len(whole) <= MOST_CHANGES else b""
-        return cls(commit.decode().strip(), kept, len(whole) - len(kept))
+        others = tuple(name for name in untracked if name not in code)
+        return cls(commit.decode().strip(), kept, len(whole) - len(kept), others)
 
     @property
     def is_dirty(self) -> bool:
@@ -63,23 +77,29 @@ class CodeState:
             "tevad.git.commit": self.commit,
             "tevad.git.dirty": str(self.is_dirty).lower(),
             **({"tevad.git.left_out": f"{self.left_out} bytes"} if self.left_out else {}),
+            **({"tevad.git.new": self._new} if self.new else {}),
         }
 
+    @property
+    def _new(self) -> str:
+        further = len(self.new) - _MOST_NAMES
+        return ", ".join([*self.new[:_MOST_NAMES], *([f"{further} more"] if further > 0 else [])])
 
-def _tracked(root: Path, paths: list[str]) -> bytes:
-    return (
-        _git(root, "diff", "HEAD", "--binary", "--no-color", "--no-ext-diff", "--", *paths) or b""
-    )
+
+def _differences(root: Path, paths: list[str]) -> bytes:
+    """How what git tracks differs from the commit."""
+    return _git(root, *_DIFF, "HEAD", "--", *paths) or b""
 
 
-def _new(root: Path, paths: list[str]) -> list[bytes]:
-    """Files that git neither tracks nor ignores, each as a difference from nothing."""
+def _untracked(root: Path, paths: list[str]) -> list[str]:
+    """The files that git neither tracks nor ignores."""
     listed = _git(root, "ls-files", "--others", "--exclude-standard", "-z", "--", *paths) or b""
-    names = [name for name in listed.decode().split("\0") if Path(name).suffix in _SOURCES]
-    return [
-        _git(root, "diff", "--no-index", "--binary", "--no-color", "--", "/dev/null", name) or b""
-        for name in names
-    ]
+    return [name for name in listed.decode().split("\0") if name]
+
+
+def _as_new(root: Path, name: str) -> bytes:
+    """A file as a difference from nothing."""
+    return _git(root, *_DIFF, "--no-index", "--", "/dev/null", name) or b""
 
 
 def _git(folder: Path, *arguments: str) -> bytes | None:

@@ -40,20 +40,54 @@ def test_changed_and_new_code_is_kept_so_that_git_applies_it(
     (project.root / changed).write_text("WIDTH = 2\n")
     (project.root / new.parent).mkdir()
     (project.root / new).write_text("SITE = 'yard'\n")
-    state = CodeState.of(project)
-    assert state.tags()["tevad.git.dirty"] == "true"
+    assert CodeState.of(project).tags()["tevad.git.dirty"] == "true"
+    assert_applied(project, tmp_path / "clone", changed, new)
 
-    clone = tmp_path / "clone"
-    git(tmp_path, "clone", "--quiet", str(project.root), str(clone))
+
+def test_it_is_kept_so_whatever_the_users_settings_of_git_are(
+    project: Project, tmp_path: Path
+) -> None:
+    settings = {
+        "color.diff": "always",
+        "diff.context": "0",
+        "diff.external": "false",
+        "diff.noprefix": "true",
+        "diff.upper.textconv": "tr a-z A-Z <",
+    }
+    for name, value in settings.items():
+        git(project.root, "config", name, value)
+    (project.root / ".git" / "info" / "attributes").write_text("*.py diff=upper\n")
+    changed, new = Path("tevad_model/network.py"), Path("tevad_model/site.py")
+    (project.root / changed).write_text("first = 1\nwidth = 1\nlast = 1\n")
+    git(project.root, "commit", "--all", "--quiet", "--message", "more lines")
+    (project.root / changed).write_text("first = 1\nwidth = 2\nlast = 1\n")
+    (project.root / new).write_text("site = 'yard'\n")
+    assert_applied(project, tmp_path / "clone", changed, new)
+
+
+def assert_applied(project: Project, clone: Path, *paths: Path) -> None:
+    """The kept changes make a clone's files those of the project."""
+    state = CodeState.of(project)
+    git(project.root, "clone", "--quiet", str(project.root), str(clone))
     subprocess.run(["git", "apply"], cwd=clone, input=state.changes, check=True)
-    for path in (changed, new):
+    for path in paths:
         assert (clone / path).read_bytes() == (project.root / path).read_bytes()
 
 
-def test_no_file_is_taken_along_that_is_not_source(project: Project) -> None:
-    (project.root / "tevad_model" / ".env").write_text("AWS_SECRET_ACCESS_KEY=hush\n")
+def test_no_new_file_is_taken_along_that_is_not_code(project: Project) -> None:
+    keys = [f"tevad_model/{name}" for name in (".env", "account.json", "keys.toml", "keys.yaml")]
+    for name in keys:
+        (project.root / name).write_text("AWS_SECRET_ACCESS_KEY=hush\n")
     (project.root / "notes.py").write_text("# in no folder of code\n")
-    assert not CodeState.of(project).is_dirty
+    state = CodeState.of(project)
+    assert not state.is_dirty
+    assert state.tags()["tevad.git.new"] == ", ".join(keys)
+
+
+def test_of_many_new_files_the_first_are_named(project: Project) -> None:
+    for number in range(30):
+        (project.root / "tevad_model" / f"{number:02}.json").touch()
+    assert CodeState.of(project).tags()["tevad.git.new"].endswith("19.json, 10 more")
 
 
 def test_of_too_many_differences_it_is_told_how_many(
