@@ -4,6 +4,3 @@ import dagster as dg
 
 DATASETS = dg.DynamicPartitionsDefinition(name="datasets")
 """Datasets come and go; each is materialized whole, and its videos are the stages' own business."""
-
-PARTITION = "dagster/partition"
-"""The tag by which Dagster says of a run which partition it is of."""

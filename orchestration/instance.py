@@ -31,11 +31,11 @@ DEFINITIONS = "orchestration.definitions"
 USER, PASSWORD = "TEVAD_DATABASE_USER", "TEVAD_DATABASE_PASSWORD"
 """The variables that ``dagster.yaml`` refers to; made from the database's address."""
 
+PARTITION = "dagster/partition"
+"""The tag by which Dagster says of a run which partition, and so which dataset, it is of."""
+
 WORKSPACE = "tevad.workspace"
 """The tag of a run from the command line that says which project's folder it is from."""
-
-UNFINISHED = ("NOT_STARTED", "STARTING", "STARTED", "CANCELING")
-"""The statuses of a run that has begun and not come to its end."""
 
 KILLED = "The process was killed; the next run goes on."
 """What is told of a run from the command line that came to no end."""
@@ -53,7 +53,7 @@ _SETTINGS: dict[str, Any] = {
         "runs": {
             "tag_concurrency_limits": [
                 {
-                    "key": "dagster/partition",
+                    "key": PARTITION,
                     "value": {"applyLimitPerUniqueValue": True},
                     "limit": 1,
                 }
@@ -156,17 +156,27 @@ def end_killed_commands(project: Project, instance: dg.DagsterInstance) -> None:
 
     For runs of this project's folder, whose locks tell whether their process is there.
     """
-    import dagster as dg
-
-    statuses = [dg.DagsterRunStatus(status) for status in UNFINISHED]
-    mine = dg.RunsFilter(statuses=statuses, tags={WORKSPACE: project.identity})
-    for run in instance.get_runs(mine):
-        if Dataset(project, run.tags["dagster/partition"]).is_run_held:
+    for run in unfinished_commands(project, instance):
+        if Dataset(project, run.tags[PARTITION]).is_run_held:
             continue
         # Its process has let go of the lock: it was killed, or has just come to its end.
         found = instance.get_run_by_id(run.run_id)
         if found is not None and not found.is_finished:
             instance.report_run_failed(found, KILLED)
+
+
+def unfinished_commands(project: Project, instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
+    """The runs of this project's folder that the command line executes, by what Dagster knows.
+
+    Those that Dagster executes again at somebody's request have the tags of the first, and its own.
+    """
+    import dagster as dg
+    from dagster._core.storage.tags import GRPC_INFO_TAG
+
+    status = dg.DagsterRunStatus
+    unfinished = [status.NOT_STARTED, status.STARTING, status.STARTED, status.CANCELING]
+    mine = dg.RunsFilter(statuses=unfinished, tags={WORKSPACE: project.identity})
+    return [run for run in instance.get_runs(mine) if GRPC_INFO_TAG not in run.tags]
 
 
 def _answers(place: dict[str, Any]) -> bool:

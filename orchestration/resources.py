@@ -6,9 +6,9 @@ from typing import Any
 
 import dagster as dg
 
-from assets.partitions import PARTITION
 from assets.workspace.project import Dataset, Project
 from assets.workspace.tracking import Tracking
+from orchestration.instance import PARTITION
 
 
 class ProjectResource(dg.ConfigurableResource[Project]):

@@ -11,13 +11,13 @@ from datetime import datetime
 
 import dagster as dg
 
-from assets.partitions import PARTITION
 from assets.raw_videos import RawVideosConfig
 from assets.retraining import Circumstances, Need, gather_evidence, retraining_need
 from assets.workspace.project import Dataset, Project
 from assets.workspace.tracking import Tracking
 from orchestration.agreement import add_partitions
 from orchestration.clock import Clock
+from orchestration.instance import PARTITION
 from orchestration.jobs import EVERYTHING
 from tevad_model.errors import InputError
 

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from assets.workspace import s3
 from assets.workspace.project import Dataset, Project
-from orchestration.instance import KILLED, UNFINISHED, WORKSPACE, configure_instance, open_instance
+from orchestration.instance import (
+    KILLED,
+    PARTITION,
+    WORKSPACE,
+    configure_instance,
+    open_instance,
+    unfinished_commands,
+)
 from tevad_model.errors import InputError
 
 if TYPE_CHECKING:
@@ -111,13 +118,12 @@ def _run(job: Callable[[], dg.JobDefinition], dataset: Dataset) -> RunOutcome:
     Tracking.of(dataset.project).reach_artifacts()
     with dataset.run_held(), open_instance() as instance:
         add_partitions(dataset.project, instance)
-        mine = {"dagster/partition": dataset.name, WORKSPACE: dataset.project.identity}
-        _end_killed(instance, mine)
+        _end_killed(dataset, instance)
         result = dg.execute_job(
             dg.reconstructable(job),
             instance=instance,
             run_config={**_QUIET_CONSOLE, **_in_project(dataset.project)},
-            tags=mine,
+            tags={PARTITION: dataset.name, WORKSPACE: dataset.project.identity},
         )
         failures = (*_failed_steps(result), *_failed_checks(result))
         return RunOutcome(
@@ -125,16 +131,14 @@ def _run(job: Callable[[], dg.JobDefinition], dataset: Dataset) -> RunOutcome:
         )
 
 
-def _end_killed(instance: dg.DagsterInstance, tags: dict[str, str]) -> None:
+def _end_killed(dataset: Dataset, instance: dg.DagsterInstance) -> None:
     """Let no run whose process was killed seem to go on.
 
-    For whoever keeps other runs from the dataset: none with these tags then really goes on.
+    For whoever keeps other runs from the dataset: none of a command's then really goes on.
     """
-    import dagster as dg
-
-    statuses = [dg.DagsterRunStatus(status) for status in UNFINISHED]
-    for run in instance.get_runs(dg.RunsFilter(statuses=statuses, tags=tags)):
-        instance.report_run_failed(run, KILLED)
+    for run in unfinished_commands(dataset.project, instance):
+        if run.tags[PARTITION] == dataset.name:
+            instance.report_run_failed(run, KILLED)
 
 
 def _in_project(project: Project) -> dict[str, Any]:

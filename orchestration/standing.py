@@ -17,7 +17,6 @@ from assets.captions import has_current_captions
 from assets.checks import ALL_CHECKS
 from assets.checks.verdicts import Verdicts, standing_verdicts
 from assets.evaluation_metrics import is_evaluated
-from assets.partitions import PARTITION
 from assets.promotion.decision import standing_decision
 from assets.raw_videos import has_taken_in
 from assets.registered_model import standing_registration
@@ -29,7 +28,7 @@ from assets.workspace.project import CHAIN, STAGES, Dataset
 from assets.workspace.tracking import Tracking
 from orchestration.agreement import is_latest
 from orchestration.build import SPECS
-from orchestration.instance import open_instance
+from orchestration.instance import PARTITION, open_instance
 from orchestration.running import told_failure
 from tevad_model.atomic import full_disks_named
 from tevad_model.errors import InputError

@@ -215,7 +215,7 @@ class Dataset:
 
     @property
     def is_run_held(self) -> bool:
-        """Whether a run of the chain from the command line goes on."""
+        """Whether a run goes on."""
         return is_locked(self.work / "run.lock")
 
     @property

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._core.storage.tags import GRPC_INFO_TAG
 from networking import free_ports
 from postgres_server import PASSWORD, TEAM, PostgresServer
 from ruamel.yaml import YAML
@@ -147,16 +148,18 @@ def test_runs_of_killed_commands_are_ended_and_those_that_go_on_are_not(
     status, project = dg.DagsterRunStatus, Project.at(project_root)
     with Dataset(project, "busy").run_held(), open_instance() as instance:
 
-        def begun(dataset: str, how: dg.DagsterRunStatus, workspace: str) -> str:
-            tags = {"dagster/partition": dataset, WORKSPACE: workspace}
+        def begun(dataset: str, how: dg.DagsterRunStatus, workspace: str, **others: str) -> str:
+            tags = {"dagster/partition": dataset, WORKSPACE: workspace, **others}
             return instance.create_run_for_job(job, status=how, tags=tags).run_id
 
+        by_dagster = {GRPC_INFO_TAG: "{}"}  # which executes again what a command did
         killed = begun("site", status.STARTED, project.identity)
         others = {
             begun("busy", status.STARTED, project.identity): status.STARTED,
             begun("site", status.SUCCESS, project.identity): status.SUCCESS,
             begun("site", status.STARTED, "another folder"): status.STARTED,
             instance.create_run_for_job(job, status=status.STARTED).run_id: status.STARTED,
+            begun("site", status.STARTED, project.identity, **by_dagster): status.STARTED,
         }
         end_killed_commands(project, instance)
         found = {run.run_id: run.status for run in instance.get_runs()}

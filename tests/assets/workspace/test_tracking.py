@@ -100,3 +100,16 @@ def test_an_address_that_mlflow_does_not_know_is_told_without_its_password() -> 
 )
 def test_an_address_is_shown_without_what_may_be_secret(uri: str, shown: str) -> None:
     assert Tracking(uri, None, "here").address == shown
+
+
+@pytest.fixture
+def tracking(empty_mlflow: Path, tmp_path: Path) -> Tracking:
+    shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
+    return Tracking(f"sqlite:///{tmp_path / 'mlflow.db'}", str(tmp_path / "artifacts"), "here")
+
+
+def test_registered_models_of_all_pages_are_found_and_no_other_projects(tracking: Tracking) -> None:
+    names = {registered_name(f"site-{number}") for number in range(101)}  # a page has 100
+    for name in {*names, "somebody-elses"}:
+        tracking.client.create_registered_model(name)
+    assert {model.name for model in tracking.registered_models()} == names
