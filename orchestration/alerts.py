@@ -8,6 +8,8 @@ on only past what has been told. How people are told is :mod:`orchestration.noti
 from __future__ import annotations
 
 import json
+import logging
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -15,15 +17,28 @@ from typing import Any, Self
 
 import dagster as dg
 
-from orchestration.notifications import Kind, Notice, Notifier, NotToldError
+from orchestration.notifications import (
+    Kind,
+    Notice,
+    NoticeRefusedError,
+    Notifier,
+    NotToldError,
+    pass_on,
+)
 from orchestration.redaction import redacted
 from orchestration.running import why_failed
+
+logger = logging.getLogger("tevad")
 
 ENDED = (dg.DagsterEventType.RUN_FAILURE, dg.DagsterEventType.RUN_SUCCESS)
 """The ends of a run that are looked at. Who cancels a run knows of it."""
 
 RUNS_AT_ONCE = 50
 """Of each end, in one look; the next look goes on with the others."""
+
+TELLING_S = 30.0
+"""Seconds of telling in one look. Dagster cuts a sensor's tick off after 60, and with it the place in
+history that was reached: the same notices would be told again, for ever."""
 
 PROMOTION = dg.AssetKey("promotion_decision")
 
@@ -85,20 +100,55 @@ class Told:
     Attributes:
         position: where the notifier stands now.
         count: notices that were told.
-        problem: why one could not be, or empty.
+        dropped: notices that the receiver refused for good.
+        rest: why the others were not told, or empty.
     """
 
     position: Position
     count: int
-    problem: str = ""
+    dropped: int = 0
+    rest: str = ""
 
 
-def tell_news(instance: dg.DagsterInstance, notifier: Notifier, position: Position) -> Told:
+def tell_news(
+    instance: dg.DagsterInstance,
+    notifier: Notifier,
+    position: Position,
+    seconds: float = TELLING_S,
+) -> Told:
     """Tell a notifier all that has happened since, until it cannot pass a notice on.
 
-    That one, and all after it, stay for the next time.
+    That one, and all after it, stay for the next time; so do those for which there is no time left.
+    One that the receiver refuses for good is dropped, or it would hold up all others.
+
+    Args:
+        instance: whose runs.
+        notifier: who is told.
+        position: where it stands.
+        seconds: after which no other notice is begun with; one is told in any case.
     """
-    count = 0
+    deadline = time.monotonic() + seconds
+    count = dropped = 0
+    for notice, further in _news(instance, position):
+        if notice is not None:
+            if count + dropped and time.monotonic() >= deadline:
+                return Told(position, count, dropped, "there are more")
+            try:
+                pass_on(notifier, notice)
+                count += 1
+            except NoticeRefusedError as error:
+                logger.warning("%s, so this was not told: %s", error, notice.text)
+                dropped += 1
+            except NotToldError as error:
+                return Told(position, count, dropped, str(error))
+        position = further
+    return Told(position, count, dropped)
+
+
+def _news(
+    instance: dg.DagsterInstance, position: Position
+) -> Iterator[tuple[Notice | None, Position]]:
+    """Each notice since, and the end of each run as None, with the position after it."""
     for end in ENDED:
         for _ in range(RUNS_AT_ONCE):
             found = instance.fetch_run_status_changes(
@@ -108,13 +158,10 @@ def tell_news(instance: dg.DagsterInstance, notifier: Notifier, position: Positi
                 break
             notices = notices_of_run(instance, found.records[0])
             for notice in notices[position.told[end.value] :]:
-                try:
-                    notifier.tell(notice)
-                except NotToldError as error:
-                    return Told(position, count, str(error))
-                position, count = position.after_notice(end.value), count + 1
+                position = position.after_notice(end.value)
+                yield notice, position
             position = position.after_run(end.value, found.cursor)
-    return Told(position, count)
+            yield None, position
 
 
 def notices_of_run(instance: dg.DagsterInstance, ended: dg.EventLogRecord) -> list[Notice]:

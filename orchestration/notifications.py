@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol, cast, runtime_checkable
 
+from orchestration.redaction import redacted
 from tevad_model.errors import InputError
 from tevad_model.plugins import named_class
 
@@ -28,9 +29,17 @@ _KEY = "notifications.notifiers"
 _TIMEOUTS = (3.05, 5.0)
 """Seconds to connect and to answer."""
 
+_REFUSALS = (400, 413, 422)
+"""Statuses that judge what was posted. Others of 4xx judge the address or the moment: one that is
+wrong, such as 404, says so of every notice, until somebody sets it right."""
+
 
 class NotToldError(Exception):
     """A notifier could not pass a notice on; it is to be tried again. The message holds no secret."""
+
+
+class NoticeRefusedError(NotToldError):
+    """The receiver will not take this notice however often; it is not to be tried again."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +80,25 @@ class Notifier(Protocol):
 
         Raises:
             NotToldError: if it did not arrive; it will be given again.
+            NoticeRefusedError: if it never will arrive; it is dropped.
         """
         ...
+
+
+def pass_on(notifier: Notifier, notice: Notice) -> None:
+    """Tell a notifier, whose own mistakes count as not having told.
+
+    Raises:
+        NotToldError: whatever it is that the notifier raises.
+        NoticeRefusedError: if that is what it raises.
+    """
+    try:
+        notifier.tell(notice)
+    except NotToldError:
+        raise
+    except Exception as error:  # others' code, whose mistakes must stop nothing else
+        said = redacted(f"{type(error).__name__}: {error}")
+        raise NotToldError(f"{type(notifier).__name__} failed ({said})") from error
 
 
 class LogNotifier:
@@ -107,7 +133,11 @@ class WebhookNotifier:
             raise NotToldError(f"the webhook at {self._host} {problem}")
 
     def _post(self, payload: Mapping[str, Any]) -> str:
-        """What went wrong, or nothing. Messages of requests quote the address, so none is."""
+        """What went wrong, or nothing. Messages of requests quote the address, so none is.
+
+        Raises:
+            NoticeRefusedError: if the status says that another attempt would go the same way.
+        """
         import requests
 
         try:
@@ -116,6 +146,8 @@ class WebhookNotifier:
             )
         except requests.RequestException as error:
             return f"did not answer ({type(error).__name__})"
+        if answer.status_code in _REFUSALS:
+            raise NoticeRefusedError(f"the webhook at {self._host} answered {answer.status_code}")
         return "" if answer.ok and not answer.is_redirect else f"answered {answer.status_code}"
 
 

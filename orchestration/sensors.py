@@ -141,6 +141,7 @@ def notifier_sensor(notifier: str) -> dg.SensorDefinition:
             return dg.SkipReason(f"nobody is told: {error}")
         context.update_cursor(told.position.written())
         said = f"told {told.count} notices" if told.count else "no news"
-        return dg.SkipReason(f"{said}; {told.problem}, next time" if told.problem else said)
+        said += f", dropped {told.dropped} that were refused" if told.dropped else ""
+        return dg.SkipReason(f"{said}; {told.rest}, next time" if told.rest else said)
 
     return notify

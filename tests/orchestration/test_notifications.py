@@ -11,7 +11,7 @@ from networking import free_ports
 from webhook_server import Received, webhook_server
 
 from assets.partitions import DATASETS
-from orchestration.alerts import PROMOTION, Position
+from orchestration.alerts import PROMOTION, Position, tell_news
 from orchestration.notifications import Notice, NotToldError, build_notifier
 from orchestration.sensors import notifier_sensor
 from tevad_model.errors import InputError
@@ -158,6 +158,36 @@ def test_one_attempt_that_fails_is_made_up_for(
     assert (len(webhook.bodies), webhook.requests) == (1, 2)
 
 
+def test_a_notice_that_is_refused_holds_up_no_other(
+    instance: dg.DagsterInstance, webhook: Received, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, cursor = look(instance, "webhook", None)
+    run(instance, **{"looks": "odd", "is": "cut"})
+    webhook.answers = [413, 200, 400]
+    with caplog.at_level(logging.WARNING, logger="tevad"):
+        said, cursor = look(instance, "webhook", cursor)
+    assert said == "told 1 notices, dropped 2 that were refused"
+    assert webhook.requests == 3, "what is refused is not posted again"
+    assert len(webhook.bodies) == 1
+    assert "answered 413, so this was not told: check failed: watched: " in caplog.text
+    assert look(instance, "webhook", cursor) == ("no news", cursor)
+
+
+def test_where_time_is_up_the_next_look_goes_on(
+    instance: dg.DagsterInstance, webhook: Received
+) -> None:
+    position = Position.now(instance)
+    run(instance, looks="odd", ends="badly")
+    run(instance, **{"looks": "odd", "is": "cut"})
+    for told in range(1, 5):
+        found = tell_news(instance, build_notifier("webhook"), position, seconds=0.0)
+        assert (found.count, found.rest) == (1, "there are more" if told < 4 else "")
+        position = found.position
+        assert len(webhook.bodies) == told
+    subjects = {(body["run_id"], body["subject"]) for body in webhook.bodies}
+    assert len(subjects) == 4, "none is told twice"
+
+
 def test_nobody_listening_is_said_without_the_address(
     instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -202,9 +232,32 @@ def test_a_notifier_of_ones_own_is_told(instance: dg.DagsterInstance) -> None:
     name = "test_notifications:Diary"
     _, cursor = look(instance, name, None)
     run_id = run(instance, looks="odd")
+    Diary.told.clear()
     said, _ = look(instance, name, cursor)
     assert said == "told 1 notices"
     assert [notice.run_id for notice in Diary.told] == [run_id]
+
+
+class Forgetful(Diary):
+    """One with a mistake: it knows one word for a run that failed, and none for anything else."""
+
+    def tell(self, notice: Notice) -> None:
+        super().tell(notice)
+        if notice.kind == "run failed":
+            raise KeyError(f"token={SECRET}")
+
+
+def test_a_mistake_of_a_notifier_is_told_and_repeats_nothing(
+    instance: dg.DagsterInstance,
+) -> None:
+    name = "test_notifications:Forgetful"
+    _, cursor = look(instance, name, None)
+    run(instance, **{"is": "cut"})  # a failed check, and a failed run
+    Diary.told.clear()
+    for before in ("told 1 notices", "no news"):
+        said, cursor = look(instance, name, cursor)
+        assert said == f"{before}; Forgetful failed (KeyError: 'token=[hidden]'), next time"
+    assert [notice.kind for notice in Diary.told] == ["check failed", "run failed", "run failed"]
 
 
 @pytest.mark.parametrize(
