@@ -20,7 +20,7 @@ from tevad_model.plugins import named_class
 
 logger = logging.getLogger("tevad")
 
-Kind = Literal["run failed", "check failed", "promotion refused", "stream alert"]
+Kind = Literal["run failed", "check failed", "promotion refused", "stream alert", "stream failed"]
 
 WEBHOOK = "TEVAD_WEBHOOK_URL"
 """The variable with the webhook's address, which is a secret and so in no file."""

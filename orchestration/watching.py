@@ -20,8 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assets.workspace import files
-from orchestration.notifications import Notice, Notifier, NotToldError
+from orchestration.notifications import Notice, Notifier, NotToldError, pass_on
 from tevad_model.alerts import Hysteresis
+from tevad_model.atomic import full_disks_named
+from tevad_model.errors import InputError
 from tevad_model.stream import Connection, Stream, StreamLostError
 from tevad_model.timeline import SNIPPET_FRAMES, seconds
 
@@ -161,12 +163,13 @@ class Watcher:
     give_up_s: float | None = None
     on_snippet: OnSnippet | None = None
 
+    @full_disks_named()
     def watch(self, stream: Stream, stop: threading.Event) -> Watched:
         """Watch a stream: a file to its end, a live one until it is stopped or given up.
 
         Raises:
             StreamLostError: if a live stream was given up, or a file breaks off.
-            InputError: if the stream cannot be watched at all.
+            InputError: if the stream cannot be watched at all, or the disk takes no more.
         """
         watched = Watched(stream.name)
         pauses = _Pauses(self.give_up_s, stop)
@@ -181,6 +184,14 @@ class Watcher:
                 pauses.reset()
             pauses.wait(lost or StreamLostError(f"{stream.name}: ended"))
         return watched
+
+    def report_failure(self, stream: Stream, why: BaseException) -> None:
+        """Log why a stream is watched no more, with the traceback of a defect, and tell everybody."""
+        reason = (str(why) or type(why).__name__).removeprefix(f"{stream.name}: ")
+        defect = None if isinstance(why, InputError) else why
+        logger.error("%s: watched no more: %s", stream.name, reason, exc_info=defect)
+        at = datetime.now(UTC).isoformat(timespec="seconds")
+        self._tell(Notice("stream failed", "", stream.name, reason, "", at))
 
     def _watch_once(
         self, stream: Stream, watched: Watched, stop: threading.Event
@@ -221,7 +232,7 @@ class Watcher:
                 recent.write_clip(alert.folder / CLIP)
                 files.write_json(alert.folder / ALERT, alert.to_json())
                 watched.alerts.append(alert.folder)
-                self._tell(alert)
+                self._tell(alert.notice(), f"; the alert is kept in {alert.folder}")
 
     def _alert(
         self,
@@ -245,14 +256,13 @@ class Watcher:
             folder=folder,
         )
 
-    def _tell(self, alert: Alert) -> None:
+    def _tell(self, notice: Notice, kept: str = "") -> None:
         """Tell everybody; a notifier that fails does not stop the watch, nor the others."""
-        notice = alert.notice()
         for notifier in self.notifiers:
             try:
-                notifier.tell(notice)
+                pass_on(notifier, notice)
             except NotToldError as error:
-                logger.warning("%s; the alert is kept in %s", error, alert.folder)
+                logger.warning("%s%s", error, kept)
 
 
 class _Recent:

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -96,7 +97,7 @@ def watch(
             give_up_s=give_up,
             on_snippet=on_snippet,
         )
-        _watch_all(watcher, [_stream(each, pipeline, fps) for each in streams])
+        watch_all(watcher, [_stream(each, pipeline, fps) for each in streams])
 
 
 def _stream(each: str, pipeline: Pipeline, fps: float | None) -> Stream:
@@ -125,30 +126,37 @@ def _levels(
     return threshold, threshold if until is None else until
 
 
-def _watch_all(watcher: Watcher, streams: list[Stream]) -> None:
-    """Watch each in a thread of its own until all have ended or somebody interrupts."""
+def watch_all(watcher: Watcher, streams: list[Stream]) -> None:
+    """Watch each in a thread of its own until all have ended or somebody interrupts.
+
+    How one ended is said at once, whatever the others do.
+
+    Raises:
+        Failure: at the end, if any failed.
+    """
     stop = threading.Event()
-    problems = []
     running: list[Future[Watched]] = []
     with ThreadPoolExecutor(len(streams), "watch") as pool:
         try:  # from the first on: the pool is left only once all have ended
             for stream in streams:
                 running.append(pool.submit(watcher.watch, stream, stop))
+                running[-1].add_done_callback(partial(_say_how_it_ended, watcher, stream))
             # A signal that comes just as this thread falls asleep is seen only when it wakes.
             while wait(running, timeout=_LOOK_EVERY_S).not_done:
                 pass
         except KeyboardInterrupt:
             stop.set()
-    for future in running:
-        try:
-            _tell(future.result())
-        except InputError as error:
-            problems.append(str(error))
-    if problems:
-        raise Failure("\n".join(problems))
+    failed = sum(future.exception() is not None for future in running)
+    if failed:
+        raise Failure(f"{failed} of {len(streams)} streams failed, as said above")
 
 
-def _tell(watched: Watched) -> None:
+def _say_how_it_ended(watcher: Watcher, stream: Stream, future: Future[Watched]) -> None:
+    why = future.exception()
+    if why is not None:
+        watcher.report_failure(stream, why)
+        return
+    watched = future.result()
     click.echo(str(watched))
     for folder in watched.alerts:
         click.echo(f"  {folder}")

@@ -20,7 +20,9 @@ from rtsp_server import Session, rtsp_server
 from webhook_server import webhook_server
 
 from orchestration.cli import main
-from orchestration.notifications import WEBHOOK, LogNotifier, WebhookNotifier
+from orchestration.cli.common import Failure
+from orchestration.cli.watch import watch_all
+from orchestration.notifications import WEBHOOK, LogNotifier, Notice, WebhookNotifier
 from orchestration.watching import ALERT, CLIP, Watcher
 from tevad_model import video
 from tevad_model.errors import InputError
@@ -153,6 +155,87 @@ def test_a_webhook_that_is_down_does_not_end_the_watch(
     )
     assert len(watched.alerts) == 1
     assert "the alert is kept in" in caplog.text
+
+
+class Listener:
+    """A notifier that remembers, and says when a stream failed."""
+
+    def __init__(self) -> None:
+        self.notices: list[Notice] = []
+        self.heard = threading.Event()
+
+    def tell(self, notice: Notice) -> None:
+        self.notices.append(notice)
+        if notice.kind == "stream failed":
+            self.heard.set()
+
+
+class Broken:
+    """A notifier with a mistake."""
+
+    def tell(self, notice: Notice) -> None:
+        raise KeyError(notice.kind)
+
+
+def test_a_mistake_of_a_notifier_does_not_end_the_watch(
+    scorer: LiveScorer,
+    clip: Path,
+    tmp_path: Path,
+    stop: threading.Event,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    listener = Listener()
+    watched = watcher(scorer, tmp_path, notifiers=(Broken(), listener)).watch(
+        Stream(str(clip)), stop
+    )
+    assert [notice.kind for notice in listener.notices] == ["stream alert"]
+    assert "Broken failed (KeyError: 'stream alert'); the alert is kept in" in caplog.text
+    assert watched.frames == video.probe(clip).frames
+
+
+def test_one_that_fails_is_told_while_others_are_watched(
+    scorer: LiveScorer, clip: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The one that goes on waits until it has been told of the other."""
+    listener = Listener()
+
+    def on_snippet(*_: object) -> None:
+        assert listener.heard.wait(60)
+
+    keep = watcher(scorer, tmp_path, high=2.0, low=2.0, notifiers=[listener], on_snippet=on_snippet)
+    with pytest.raises(Failure, match="1 of 2 streams failed"):
+        watch_all(keep, [Stream(str(clip)), Stream("none.mp4")])
+    [notice] = listener.notices
+    assert (notice.subject, notice.reason) == (
+        "none.mp4", "no such file; give a file or a URL",
+    )  # fmt: skip
+    assert "none.mp4: watched no more: no such file" in caplog.text
+    assert "Traceback" not in caplog.text
+
+
+def test_a_full_disk_and_a_defect_are_told(
+    scorer: LiveScorer, clip: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    listener = Listener()
+
+    def on_snippet(stream: str, *_: object) -> None:
+        if stream == str(clip):
+            os.write(full, b"a row")
+        raise ZeroDivisionError
+
+    full = os.open("/dev/full", os.O_WRONLY)
+    keep = watcher(scorer, tmp_path, notifiers=[listener], on_snippet=on_snippet)
+    other = tmp_path / "other.mp4"
+    other.symlink_to(clip)
+    try:
+        with pytest.raises(Failure, match="2 of 2 streams failed"):
+            watch_all(keep, [Stream(str(clip)), Stream(str(other))])
+    finally:
+        os.close(full)
+    reasons = {notice.subject: notice.reason for notice in listener.notices}
+    assert "No space left on device" in reasons[str(clip)]
+    assert reasons[str(other)] == "ZeroDivisionError"
+    assert caplog.text.count("Traceback") == 1
 
 
 def test_a_file_that_is_not_there_is_named(
