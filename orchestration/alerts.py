@@ -25,7 +25,6 @@ from orchestration.notifications import (
     NotToldError,
     pass_on,
 )
-from orchestration.redaction import redacted
 from orchestration.running import why_failed
 
 logger = logging.getLogger("tevad")
@@ -43,7 +42,6 @@ history that was reached: the same notices would be told again, for ever."""
 PROMOTION = dg.AssetKey("promotion_decision")
 
 _FORMAT = 1
-_LONGEST = 1500
 _PARTITION = "dagster/partition"
 
 
@@ -174,8 +172,7 @@ def notices_of_run(instance: dg.DagsterInstance, ended: dg.EventLogRecord) -> li
     at = datetime.fromtimestamp(entry.timestamp, UTC).isoformat(timespec="seconds")
 
     def notice(kind: Kind, subject: str, reason: str) -> Notice:
-        said = redacted(" ".join(reason.split()))[:_LONGEST]
-        return Notice(kind, dataset, redacted(subject), said, run.run_id, at)
+        return Notice(kind, dataset, subject, reason, run.run_id, at)
 
     found = [notice("check failed", *failed) for failed in _failed_checks(instance, entry.run_id)]
     found += [

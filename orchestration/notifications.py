@@ -7,6 +7,7 @@ of one's own, which needs no argument and a method ``tell``. What is worth a not
 
 from __future__ import annotations
 
+import base64
 import logging
 import os
 import urllib.parse
@@ -26,6 +27,7 @@ WEBHOOK = "TEVAD_WEBHOOK_URL"
 """The variable with the webhook's address, which is a secret and so in no file."""
 
 _KEY = "notifications.notifiers"
+_LONGEST_REASON = 1500
 _TIMEOUTS = (3.05, 5.0)
 """Seconds to connect and to answer."""
 
@@ -44,16 +46,17 @@ class NoticeRefusedError(NotToldError):
 
 @dataclass(frozen=True)
 class Notice:
-    """Something a person should hear of. No text of it holds a secret.
+    """Something a person should hear of. Secrets in its texts are hidden as it is made.
 
     Attributes:
         kind: what happened.
         dataset: whose; empty where it is of none.
         subject: the job, the check, the model version or the stream.
-        reason: why, as far as it is known.
+        reason: why, as far as it is known; becomes one line of at most 1500 characters.
         run_id: of the run of Dagster it happened in; empty outside of one.
         at: when, ISO 8601 in UTC.
         details: more of it, as JSON values, for programs.
+        clip: the video of it as MP4; empty where there is none.
     """
 
     kind: Kind
@@ -63,12 +66,28 @@ class Notice:
     run_id: str
     at: str
     details: Mapping[str, Any] = field(default_factory=dict)
+    clip: bytes = field(default=b"", repr=False)
+
+    def __post_init__(self) -> None:
+        reason = redacted(" ".join(self.reason.split()))[:_LONGEST_REASON]
+        object.__setattr__(self, "reason", reason)
+        object.__setattr__(self, "subject", redacted(self.subject))
+        object.__setattr__(self, "details", _without_secrets(self.details))
 
     @property
     def text(self) -> str:
         """All of it in a line."""
         about = f"{self.kind}: {self.subject}" + (f" [{self.dataset}]" if self.dataset else "")
         return f"{about}: {self.reason}" + (f" (run {self.run_id})" if self.run_id else "")
+
+
+def _without_secrets(value: Any) -> Any:
+    """A JSON value with no secret in its texts."""
+    if isinstance(value, str):
+        return redacted(value)
+    if isinstance(value, Mapping):
+        return {name: _without_secrets(each) for name, each in value.items()}
+    return [_without_secrets(each) for each in value] if isinstance(value, list) else value
 
 
 @runtime_checkable
@@ -112,6 +131,8 @@ class LogNotifier:
 class WebhookNotifier:
     """As JSON to ``$TEVAD_WEBHOOK_URL``: the notice's fields, and ``text``, which chat services show.
 
+    A clip is in ``details``, as ``clip_mp4_base64``.
+
     Raises:
         InputError: if the variable is not set to an address.
     """
@@ -128,6 +149,9 @@ class WebhookNotifier:
     def tell(self, notice: Notice) -> None:
         """Post the notice; once more if the first attempt fails for a reason that may pass."""
         payload = {"text": notice.text, **asdict(notice)}
+        clip = payload.pop("clip")
+        if clip:
+            payload["details"]["clip_mp4_base64"] = base64.b64encode(clip).decode()
         problem = self._post(payload) and self._post(payload)
         if problem:
             raise NotToldError(f"the webhook at {self._host} {problem}")

@@ -21,7 +21,7 @@ _PATTERNS = (
     # name=value and name: value, the name ending in a word for a secret
     re.compile(
         rf"(?i)(?<![A-Za-z])((?:[\w.-]*{_SECRET_NAMES}(?:[_-]?id)?)[\"']?\s*[=:]\s*[\"']?)"
-        rf"(?!\s)[^\s\"',;&)}}\]]+"
+        rf"(?!\s|{re.escape(HIDDEN)})[^\s\"',;&)}}\]]+"
     ),
     # keys that are known by their looks: AWS, GitHub, GitLab, Hugging Face, Slack, OpenAI, JWT
     re.compile(r"\b(?:AKIA|ASIA|AGPA|AIDA|AROA)[A-Z0-9]{16}\b"),

@@ -7,7 +7,6 @@ clip and passed on to people. Scores are :mod:`tevad_model.live`'s, when one is 
 
 from __future__ import annotations
 
-import base64
 import logging
 import re
 import threading
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from assets.workspace import files
 from orchestration.notifications import Notice, Notifier, NotToldError, pass_on
+from orchestration.redaction import redacted
 from tevad_model.alerts import Hysteresis
 from tevad_model.atomic import full_disks_named
 from tevad_model.errors import InputError
@@ -89,9 +89,6 @@ class Alert:
     def notice(self) -> Notice:
         """What people are told of it."""
         clip = self.folder / CLIP
-        details = self.to_json()
-        if clip.stat().st_size <= _SENT_BYTES:
-            details["clip_mp4_base64"] = base64.b64encode(clip.read_bytes()).decode()
         said = f'"{self.caption}", ' if self.caption else ""
         return Notice(
             kind="stream alert",
@@ -100,7 +97,8 @@ class Alert:
             reason=f"{said}score {self.score:.3f} by {self.model} at {self.at}, see {clip}",
             run_id="",
             at=self.at,
-            details=details,
+            details=self.to_json(),
+            clip=clip.read_bytes() if clip.stat().st_size <= _SENT_BYTES else b"",
         )
 
 
@@ -171,7 +169,7 @@ class Watcher:
             StreamLostError: if a live stream was given up, or a file breaks off.
             InputError: if the stream cannot be watched at all, or the disk takes no more.
         """
-        watched = Watched(stream.name)
+        watched = Watched(redacted(stream.name))
         pauses = _Pauses(self.give_up_s, stop)
         while not stop.is_set():
             before = watched.frames
@@ -188,10 +186,11 @@ class Watcher:
     def report_failure(self, stream: Stream, why: BaseException) -> None:
         """Log why a stream is watched no more, with the traceback of a defect, and tell everybody."""
         reason = (str(why) or type(why).__name__).removeprefix(f"{stream.name}: ")
-        defect = None if isinstance(why, InputError) else why
-        logger.error("%s: watched no more: %s", stream.name, reason, exc_info=defect)
         at = datetime.now(UTC).isoformat(timespec="seconds")
-        self._tell(Notice("stream failed", "", stream.name, reason, "", at))
+        notice = Notice("stream failed", "", stream.name, reason, "", at)
+        defect = None if isinstance(why, InputError) else why
+        logger.error("%s: watched no more: %s", notice.subject, notice.reason, exc_info=defect)
+        self._tell(notice)
 
     def _watch_once(
         self, stream: Stream, watched: Watched, stop: threading.Event
@@ -317,7 +316,7 @@ class _Pauses:
             if left <= 0:
                 raise lost
         pause = self._pause_s if left is None else min(self._pause_s, left)
-        logger.warning("%s; connecting again in %.0f s", lost, pause)
+        logger.warning("%s; connecting again in %.0f s", redacted(str(lost)), pause)
         self._stop.wait(pause)
         self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
 

@@ -10,6 +10,7 @@ whoever watches.
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote
 
 import av
 
@@ -38,6 +39,17 @@ STALL_S = 10.0
 
 BEHIND_S = 10.0
 """Seconds by which pictures may be older than when they would have been on time."""
+
+_PARTS = re.compile(r"([^/?#]*://)([^/?#]*)([^?#]*)([^#]*)")
+"""Scheme, host, path and query. :func:`urllib.parse.urlsplit` refuses passwords with a bracket."""
+
+_HOST = re.compile(r"([^:\[\]]*|\[[^\[\]]*\])(:\d*)?")
+
+_WHICH_PICTURE = re.compile(
+    r"(?i)(?<![^?/&;_])(?:channel|chn?|camera|cam|stream|subtype|profile|track)"
+    r"_?(?:id|no|num|type)?=\d{1,4}(?![^\W_])"
+)
+"""What may be said of the values that an address gives by name: a channel's or a stream's number."""
 
 
 class StreamLostError(InputError):
@@ -69,7 +81,7 @@ class Stream:
 
     @property
     def name(self) -> str:
-        """The address without user and password."""
+        """The address without what lets somebody in."""
         return without_credentials(self.address)
 
     @contextmanager
@@ -103,7 +115,7 @@ class Stream:
             if not Path(self.address).is_file():
                 raise InputError(f"{self.address}: no such file; give a file or a URL")
             return f"file:{self.address}"  # or "a:b.mp4" would be read as a protocol
-        scheme = urlsplit(self.address).scheme.lower()
+        scheme = self.address.partition("://")[0].lower()
         if scheme not in SCHEMES:
             raise InputError(
                 f"{self.name}: streams come by {', '.join(SCHEMES)}, not by {scheme or 'nothing'}"
@@ -196,11 +208,28 @@ class _Clock:
 
 
 def without_credentials(address: str) -> str:
-    """A URL without its user and password; anything else as it is."""
-    parts = urlsplit(address)
-    if "@" not in parts.netloc:
+    """A URL without what lets somebody in; anything else as it is.
+
+    Cameras are given user and password before the host, in the query, or as ``name=value`` in the
+    path, by names that differ from maker to maker. So of all values with a name those alone stay
+    that are known to say which picture is meant, such as ``channel=1``.
+    """
+    parts = _PARTS.match(address)
+    if parts is None:
         return address
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    scheme, host, path, query = parts.groups()
+    host = host.rpartition("@")[2]
+    if not _HOST.fullmatch(host) and "@" in address:  # a "/", "?" or "#" in a password cut it off
+        return without_credentials(scheme + address.rpartition("@")[2])
+    path = "/".join(
+        _which_picture(each) if "=" in unquote(each) else each for each in path.split("/")
+    )
+    which = _which_picture(query)
+    return f"{scheme}{host}{path}{f'?{which}' if which else ''}"
+
+
+def _which_picture(text: str) -> str:
+    return "&".join(_WHICH_PICTURE.findall(text))
 
 
 def _reason(error: av.FFmpegError | OSError) -> str:

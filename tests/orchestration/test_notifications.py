@@ -1,5 +1,6 @@
 """People are told of what went wrong: everything, once each, and without secrets."""
 
+import base64
 import json
 import logging
 from collections.abc import Iterator
@@ -217,6 +218,26 @@ def test_a_cursor_that_cannot_be_read_starts_from_now(instance: dg.DagsterInstan
         said, after = look(instance, "log", cursor)
         assert said == "tells what happens from now on"
         assert after == Position.now(instance).written()
+
+
+def test_no_part_of_a_notice_holds_a_secret(
+    webhook: Received, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CAMERA_PASSWORD", SECRET)
+    details = {"stream": f"rtsp://me:{SECRET}@cam/1", "seen": [{"by": SECRET}], "score": 0.5}
+    reason = f"it\nsaid: {'so ' * 480}password={SECRET}"
+    notice = Notice(
+        "stream alert", "", f"rtsp://cam/{SECRET}", reason, "", "now", details, SECRET.encode()
+    )
+    assert len(notice.reason) <= 1500
+    assert notice.reason.startswith("it said: so so")
+    assert SECRET not in repr(notice)
+    build_notifier("webhook").tell(notice)
+    [body] = webhook.bodies
+    clip = body["details"].pop("clip_mp4_base64")
+    assert base64.b64decode(clip) == SECRET.encode(), "a video is left as it is"
+    assert body["details"]["score"] == 0.5
+    assert SECRET[:6] not in json.dumps(body)
 
 
 class Diary:

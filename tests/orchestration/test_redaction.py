@@ -39,6 +39,7 @@ def test_a_secret_is_hidden(name: str) -> None:
     assert HIDDEN in found
     assert found.startswith("it failed: ")
     assert found.endswith("was refused")
+    assert redacted(found) == found
 
 
 @pytest.mark.parametrize(
