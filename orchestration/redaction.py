@@ -29,7 +29,9 @@ _PATTERNS = (
     re.compile(r"\beyJ[\w-]+\.[\w-]+\.[\w-]*"),
 )
 
-_SECRET_VARIABLE = re.compile(rf"(?i){_SECRET_NAMES}|webhook")
+_SECRET_VARIABLE = re.compile(rf"(?i)(?!(?:old)?pwd$).*(?:{_SECRET_NAMES}|webhook)s?(?![A-Za-z])")
+"""A word of the name says so, but not of TOKENIZERS_…; the shell's PWD and OLDPWD are folders."""
+
 _SHORTEST = 6
 """Of a variable's value that is looked for; a shorter one would take ordinary words out."""
 
@@ -57,6 +59,6 @@ def _secret_values() -> list[str]:
     values = {
         value
         for name, value in os.environ.items()
-        if _SECRET_VARIABLE.search(name) and len(value) >= _SHORTEST
+        if _SECRET_VARIABLE.match(name) and len(value) >= _SHORTEST
     }
     return sorted(values, key=lambda value: (-len(value), value))

@@ -65,3 +65,20 @@ def test_a_secret_of_the_environment_is_hidden_wherever_it_stands(
     monkeypatch.setenv("GIT_PASSWORD", "ab")  # too short to be looked for
     text = "signed with plainlookingword, sent to https://chat.example.org/services/T0/B0/hook ab"
     assert redacted(text) == f"signed with {HIDDEN}, sent to {HIDDEN} ab"
+
+
+@pytest.mark.parametrize("name", ["PGPASSWORD", "MYSQL_PWD", "API_TOKENS", "AWS_ACCESS_KEY_ID"])
+def test_a_variable_is_secret_by_a_word_of_its_name(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "plainlookingword")
+    assert redacted("by plainlookingword") == f"by {HIDDEN}"
+
+
+@pytest.mark.parametrize("name", ["PWD", "OLDPWD", "TOKENIZERS_CACHE", "SECRETARY"])
+def test_a_variable_that_only_sounds_secret_is_none(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "/srv/site")
+    text = "/srv/site/data/site/source/monday-0800.mp4: cut after 31 of 40 frames"
+    assert redacted(text) == text
