@@ -20,7 +20,7 @@ _PATTERNS = (
     re.compile(r"(?i)(?<=\bbearer )[^\s'\",]+|(?<=\bbasic )[A-Za-z0-9+/=]{8,}"),
     # name=value and name: value, the name ending in a word for a secret
     re.compile(
-        rf"(?i)(?<![A-Za-z])((?:[\w.-]*{_SECRET_NAMES}(?:[_-]?id)?)[\"']?\s*[=:]\s*[\"']?)"
+        rf"(?i)({_SECRET_NAMES}(?:[_-]?id)?[\"']?\s*[=:]\s*[\"']?)"
         rf"(?!\s|{re.escape(HIDDEN)})[^\s\"',;&)}}\]]+"
     ),
     # keys that are known by their looks: AWS, GitHub, GitLab, Hugging Face, Slack, OpenAI, JWT

@@ -57,6 +57,13 @@ def test_what_is_no_secret_stays(text: str) -> None:
     assert redacted(text) == text
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("part", ["0", "-", "token", "eyJ.", "a://"])
+def test_a_long_text_takes_no_longer_than_it_is(part: str) -> None:
+    text = part * (100_000 // len(part))
+    assert redacted(f"{text} password=hunter2-hunter2") == f"{text} password={HIDDEN}"
+
+
 def test_a_secret_of_the_environment_is_hidden_wherever_it_stands(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
