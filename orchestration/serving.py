@@ -27,6 +27,8 @@ _READY_SECONDS = 300.0
 _CHECK_SECONDS = 60.0
 _STOP_SECONDS = 20.0
 _LOOK_AGAIN_SECONDS = 0.5
+_LINES_SHOWN, _BYTES_SHOWN = 3, 4096
+"""Of the log of a server that ended."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ class Server:
 def start(project: Project, *groups: Sequence[Server]) -> list[subprocess.Popen[bytes]]:
     """Start servers, each in a session of its own, and wait until every one answers.
 
+    The log of a server's start before this one is kept beside its log, for why it ended.
+
     Args:
         project: whose folder they run in and whose state has their logs.
         groups: those of one start side by side, once all of the group before it answer.
@@ -62,28 +66,34 @@ def start(project: Project, *groups: Sequence[Server]) -> list[subprocess.Popen[
     """
     for server in (server for group in groups for server in group):
         _refuse_if_taken(server)
-    logs = project.state / "logs"
-    logs.mkdir(parents=True, exist_ok=True)
     running: list[subprocess.Popen[bytes]] = []
     try:
         for group in groups:
             started = []
             for server in group:
-                started.append(_start(server, project, logs))
+                started.append(_start(server, project))
                 running.append(started[-1])
             for server, process in zip(group, started, strict=True):
                 if server.health:
-                    _wait_until_ready(server, process, logs)
+                    _wait_until_ready(server, process, _log(server, project))
     except BaseException:
         stop(running)
         raise
     return running
 
 
-def wait(servers: Sequence[Server], running: Sequence[subprocess.Popen[bytes]]) -> None:
-    """Return as soon as one ends that was waited for when it started."""
-    needed = [process for server, process in zip(servers, running, strict=True) if server.health]
-    while all(process.poll() is None for process in needed):
+def wait(
+    project: Project, servers: Sequence[Server], running: Sequence[subprocess.Popen[bytes]]
+) -> NoReturn:
+    """Wait until one ends that was waited for when it started.
+
+    Raises:
+        InputError: then; it names the server and says how it ended.
+    """
+    while True:
+        for server, process in zip(servers, running, strict=True):
+            if server.health and process.poll() is not None:
+                raise InputError(f"{server.name} {_end(process, _log(server, project))}")
         time.sleep(_LOOK_AGAIN_SECONDS)
 
 
@@ -93,8 +103,16 @@ def become(project: Project, server: Server) -> NoReturn:
     os.execve(server.command[0], list(server.command), _environment(server))  # noqa: S606
 
 
-def _start(server: Server, project: Project, logs: Path) -> subprocess.Popen[bytes]:
-    with (logs / f"{server.name.lower()}.log").open("wb") as log:
+def _log(server: Server, project: Project) -> Path:
+    return project.state / "logs" / f"{server.name.lower()}.log"
+
+
+def _start(server: Server, project: Project) -> subprocess.Popen[bytes]:
+    path = _log(server, project)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        path.replace(path.with_suffix(".previous.log"))
+    with path.open("wb") as log:
         return subprocess.Popen(
             server.command,
             cwd=project.root,
@@ -147,13 +165,21 @@ def _refuse_if_taken(server: Server) -> None:
             )
 
 
-def _wait_until_ready(server: Server, process: subprocess.Popen[bytes], logs: Path) -> None:
-    log = logs / f"{server.name.lower()}.log"
+def _end(process: subprocess.Popen[bytes], log: Path) -> str:
+    """How a process ended, and what it said last."""
+    code = process.returncode
+    how = f"with exit code {code}" if code >= 0 else f"by signal {-code}"
+    with log.open("rb") as file:  # which may have grown for months
+        file.seek(max(0, log.stat().st_size - _BYTES_SHOWN))
+        last = file.read().decode(errors="replace").strip().splitlines()[-_LINES_SHOWN:]
+    return f"ended {how}, see {log}: {' '.join(last)}"
+
+
+def _wait_until_ready(server: Server, process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + _READY_SECONDS
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            last = log.read_text(errors="replace").strip().splitlines()[-3:]
-            raise InputError(f"{server.name} ended at once, see {log}: {' '.join(last)}")
+            raise InputError(f"{server.name}, just started, {_end(process, log)}")
         if _is_ready(server):
             return
         time.sleep(0.2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
     from assets.workspace.project import Project
 
 _PERSONAL, _TEAM = "personal", "team"
+
+_STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""What ends the servers: Ctrl-C, the system's or a service manager's end, a terminal that closes."""
 
 
 @click.command()
@@ -99,20 +104,34 @@ def _become(project: Project, groups: list[list[Server]], only: str) -> None:
 
 
 def _serve(project: Project, groups: list[list[Server]]) -> None:
+    for number in _STOPS:
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, _interrupt_once)
     servers = [server for group in groups for server in group]
     running = start(project, *groups)
-    for server in servers:
-        if server.address.startswith("http"):
-            click.echo(f"{server.name}: {server.address}")
-        if server.name == MLFLOW:
-            click.echo(f"for `tevad` beside it: export MLFLOW_TRACKING_URI={server.address}")
-        if server.name == PERSONAL_MLFLOW and server.address != LOCAL_PAGES:
-            click.echo(f"for links of `tevad` beside it: export {PAGES}={server.address}")
-    click.echo("Ctrl-C stops them.")
     try:
-        wait(servers, running)
-        raise InputError(f"a server ended; see {project.state / 'logs'}")
+        for server in servers:
+            if server.address.startswith("http"):
+                click.echo(f"{server.name}: {server.address}")
+            if server.name == MLFLOW:
+                click.echo(f"for `tevad` beside it: export MLFLOW_TRACKING_URI={server.address}")
+            if server.name == PERSONAL_MLFLOW and server.address != LOCAL_PAGES:
+                click.echo(f"for links of `tevad` beside it: export {PAGES}={server.address}")
+        click.echo("Ctrl-C stops them.")
+        wait(project, servers, running)
     except KeyboardInterrupt:
-        click.echo("stopping")
+        with suppress(OSError):  # the terminal was closed
+            click.echo("stopping")
     finally:
         stop(running)
+
+
+def _interrupt_once(*_: object) -> None:
+    """Interrupt as Ctrl-C does, and let nothing interrupt what follows.
+
+    A terminal that is closed says so twice, itself and through its shell; servers that nobody has
+    stopped by then would stay.
+    """
+    for number in _STOPS:
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
