@@ -29,6 +29,8 @@ PERSONAL_MLFLOW = "MLflow"
 _HEARTBEAT_SECONDS = "120"
 """A daemon says every 30 s that it is there; by default one is believed in for half an hour."""
 
+_HERE = (LOOPBACK, "localhost", "::1")
+
 
 @dataclass(frozen=True)
 class Places:
@@ -48,8 +50,13 @@ class Places:
 
     @property
     def is_open(self) -> bool:
-        """Whether others than this machine's users reach them."""
-        return self.host not in (LOOPBACK, "localhost")
+        """Whether others than this machine's users reach the pages."""
+        return self.host not in _HERE
+
+    @property
+    def code_is_open(self) -> bool:
+        """Whether they reach the code location."""
+        return self.code_host not in _HERE
 
 
 def personal(project: Project, places: Places) -> list[Server]:

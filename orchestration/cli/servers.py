@@ -63,12 +63,10 @@ def up(profile: str, only: str | None, keep_ready: bool, **where: Any) -> None:
         raise InputError("--only is for --profile team")
     project, places = current_project(), Places(**where)
     if places.is_open:
-        click.secho(
-            f"warning: whoever reaches {places.host} can read, run and delete everything: nothing "
-            "here asks who they are; docs/deploy.md tells how to let a proxy ask",
-            fg="yellow",
-            err=True,
-        )
+        _warn(places.host, "read, run and delete everything", "how to let a proxy ask")
+    if places.code_is_open and profile == _TEAM and only in (None, CODE):
+        reached = f"{places.code_host}:{places.code}"
+        _warn(reached, "have any code run as you", "how to keep it among the servers")
     groups = _prepared(project, places, profile, only)
     if keep_ready and profile == _PERSONAL:
         groups.append([ready()])
@@ -76,6 +74,15 @@ def up(profile: str, only: str | None, keep_ready: bool, **where: Any) -> None:
         _become(project, groups, only)
     else:
         _serve(project, groups)
+
+
+def _warn(where: str, deed: str, remedy: str) -> None:
+    click.secho(
+        f"warning: whoever reaches {where} can {deed}: nothing here asks who they are; "
+        f"docs/deploy.md tells {remedy}",
+        fg="yellow",
+        err=True,
+    )
 
 
 def _prepared(

@@ -174,3 +174,13 @@ def test_whoever_opens_it_to_others_is_warned(project_root: Path, host: str, war
     assert done.exit_code == 1
     assert VARIABLE in done.output
     assert ("nothing here asks who they are" in done.output) == warns
+
+
+@pytest.mark.parametrize(("only", "warns"), [((), True), (("--only", "daemon"), False)])
+def test_whoever_opens_the_code_location_is_warned(
+    project_root: Path, only: tuple[str, ...], warns: bool
+) -> None:
+    """One that only asks it is told where it is by the same option."""
+    done = CliRunner().invoke(main, ["up", "--profile", "team", "--code-host", "192.0.2.1", *only])
+    assert done.exit_code == 1
+    assert ("whoever reaches 192.0.2.1:4000 can have any code run" in done.output) == warns
