@@ -58,12 +58,14 @@ audit: install ## look the pinned packages up in a database of advisories (AUDIT
 	$(BIN)/python .ci/audit.py $(AUDIT)
 
 # torch is locked without its local part and without CUDA's packages: which build it is, and with it
-# what it needs, is chosen where it is installed.
+# what it needs, is chosen where it is installed. Where a step fails, the lock file stays as it was.
 lock: ## choose versions anew from pyproject.toml
-	sed -i '/^torch==/d' requirements.lock
+	sed '/^torch==/d' requirements.lock > $(VENV)/requirements.lock
 	$(UV) compile --quiet --python-version 3.11 --group dev --extra postgres \
-		--no-emit-index-url --no-emit-find-links $(FIND_LINKS) pyproject.toml --output-file requirements.lock
-	sed -i 's/^\(torch==[0-9.]*\)+cpu/\1/' requirements.lock
+		--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $(FIND_LINKS) \
+		pyproject.toml --output-file $(VENV)/requirements.lock
+	sed -i 's/^\(torch==[0-9.]*\)+cpu/\1/' $(VENV)/requirements.lock
+	mv $(VENV)/requirements.lock requirements.lock
 
 clean: ## remove the environment (never data)
 	rm -rf $(VENV)
