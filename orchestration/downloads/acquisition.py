@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import re
+import shlex
 import shutil
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -96,7 +97,7 @@ def acquire(project: Project, wish: Wish, accept: Callable[[str], bool]) -> Acqu
     """
     entry = wish.entry
     folder = (wish.into or project.root / FOLDER / entry.name).expanduser().absolute()
-    _require_absent(folder, entry.name)
+    _require_absent(folder, entry)
     if wish.add:
         _require_unnamed(project, entry.name, folder)
     parts = _plan(wish)
@@ -257,12 +258,22 @@ def _stem(name: str) -> str:
     return re.sub(r"(\.tar)?\.[A-Za-z]\w*$", "", name)
 
 
-def _require_absent(folder: Path, name: str) -> None:
+def _require_absent(folder: Path, entry: Entry) -> None:
     if folder.exists():
+        command = f"tevad dataset add {entry.name} --from {shlex.quote(str(folder))}"
         raise InputError(
-            f"{folder}: is there already; add it by `tevad dataset add {name} --from {folder}`, "
+            f"{folder}: is there already; add it by `{command}{_fps_option(entry, folder)}`, "
             "remove it, or choose another folder by --into"
         )
+
+
+def _fps_option(entry: Entry, folder: Path) -> str:
+    """What has to be said of frame folders, where they are in it."""
+    try:
+        fps = entry.layout(folder).fps
+    except InputError:  # it is something else
+        return ""
+    return f" --fps {fps:g}" if fps else ""
 
 
 def _require_unnamed(project: Project, name: str, folder: Path) -> None:

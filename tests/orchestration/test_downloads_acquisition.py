@@ -8,6 +8,8 @@ import hashlib
 import json
 import os
 import pty
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -386,6 +388,22 @@ def test_a_folder_that_is_there_is_left_alone(
         get(project, served(server, catalogue.PED2, ped2_archive))
     assert (folder / "mine.txt").read_text() == "mine"
     assert server.requests == []
+
+
+def test_one_that_was_laid_out_only_is_added_by_the_command_that_is_told(
+    project: Project, server: FileServer, ped2_archive: Path, tmp_path: Path
+) -> None:
+    """Its frame folders do not say how many frames a second they are of."""
+    entry = served(server, catalogue.PED2, ped2_archive)
+    folder = tmp_path / "big disk" / "ped2"
+    get(project, entry, add=False, into=folder)
+    with pytest.raises(InputError, match="is there already") as error:
+        get(project, entry, into=folder)
+    [command] = re.findall("`tevad (.*)`", str(error.value))
+    result = CliRunner().invoke(main, shlex.split(command))
+    assert result.exit_code == 0, result.output
+    assert "28 of 28 rows usable" in result.stdout
+    assert project.params.datasets["ped2"].fps == 10
 
 
 def test_a_dataset_of_its_name_is_not_replaced(
