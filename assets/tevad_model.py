@@ -96,12 +96,23 @@ class Inputs:
 
     @property
     def key(self) -> str:
-        """Identity of everything the trained models depend on."""
+        """Identity of everything the trained models depend on.
+
+        Of the recording its length too: ready-made features keep their content where it is corrected.
+        """
         identity = {
             "code_version": CODE_VERSION,
             "params": self.params.model_dump(mode="json"),
             "videos": [
-                (row.video, row.label, row.split, row.source, self.digests[row.video])
+                (
+                    row.video,
+                    row.label,
+                    row.split,
+                    row.source,
+                    row.frames,
+                    row.fps,
+                    self.digests[row.video],
+                )
                 for row in self.rows
                 if row.label
             ],
@@ -138,7 +149,8 @@ def read_inputs(dataset: Dataset, params: TrainingParams | None = None) -> Input
     ]
     digests = {
         row.video: "/".join(
-            f"{stage[row.video].source}:{stage[row.video].fingerprint}" for stage in stages
+            f"{made.source}:{made.fingerprint}:{made.snippets}"
+            for made in (stage[row.video] for stage in stages)
         )
         for row in rows
     }
