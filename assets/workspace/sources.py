@@ -7,6 +7,7 @@ file of its own (:mod:`assets.workspace.s3_source`).
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Iterable
@@ -16,10 +17,22 @@ from typing import TYPE_CHECKING, Protocol
 
 from assets.workspace.s3 import SCHEME
 from tevad_model.atomic import replacing
-from tevad_model.errors import InputError, SourceUnreachableError, VideoError
+from tevad_model.errors import (
+    InputError,
+    SourceRefusedError,
+    SourceUnreachableError,
+    VideoError,
+)
 
 if TYPE_CHECKING:
     from assets.workspace.s3_source import S3Source
+
+
+_ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
+"""What the system says of a path that leads to no file."""
+
+_LOST_AND_FOUND = "lost+found"
+"""What file systems keep at the top of a disk, for its administrator's eyes alone."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +48,11 @@ class Source(Protocol):
     """A folder of files, wherever it is."""
 
     def files(self) -> list[SourceFile]:
-        """Every file below the source, in order of path."""
+        """Every file below the source, in order of path.
+
+        Raises:
+            SourceUnreachableError: if not all of it can be listed.
+        """
         ...
 
     def read_text(self, path: str) -> str:
@@ -112,14 +129,31 @@ class LocalSource:
     folder: Path
 
     def files(self) -> list[SourceFile]:
-        """Every file below the folder. Symbolic links are listed, not followed into folders."""
+        """Every file below the folder. Symbolic links are listed, not followed into folders.
+
+        Raises:
+            SourceUnreachableError: if a folder in it cannot be read: not listing its videos would
+                mean to drop them.
+            SourceRefusedError: if it may not be read.
+        """
         found = []
-        for parent, _, names in os.walk(self.folder):
+        for parent, folders, names in os.walk(self.folder, onerror=self._unread):
+            folders[:] = (name for name in folders if name != _LOST_AND_FOUND)
             for name in names:
-                path = Path(parent) / name
-                if path.exists():
-                    found.append(_local_file(path, self.folder))
+                try:
+                    found.append(_local_file(Path(parent) / name, self.folder))
+                except OSError as error:
+                    self._unread(error)
         return sorted(found, key=lambda file: file.path)
+
+    def _unread(self, error: OSError) -> None:
+        """Pass over what is not there any more, as a file that was renamed since it was seen."""
+        if error.errno in _ABSENT and error.filename != str(self.folder):
+            return
+        told = f"{error.filename}: cannot be read ({error.strerror})"
+        if isinstance(error, PermissionError):
+            raise SourceRefusedError(f"{told}; allow it, or move it out of the source") from None
+        raise SourceUnreachableError(f"{told}; mount it or repair it, and run again") from None
 
     def read_text(self, path: str) -> str:
         """Read a text file of the folder."""

@@ -1,14 +1,25 @@
 """Sources: a local folder and an S3 prefix list and give the same files."""
 
 import os
+import pwd
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from s3_server import S3Server
 
 from assets.workspace.s3_source import S3Source
 from assets.workspace.sources import LocalSource, Source, open_source, versions
-from tevad_model.errors import InputError, VideoError
+from tevad_model.errors import (
+    InputError,
+    SourceRefusedError,
+    SourceUnreachableError,
+    VideoError,
+)
 
 
 def fill(folder: Path) -> Path:
@@ -46,6 +57,20 @@ def s3(s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def source(request: pytest.FixtureRequest) -> Source:
     found: Source = request.getfixturevalue(request.param)
     return found
+
+
+@contextmanager
+def as_nobody_in_particular() -> Iterator[Path]:
+    """A folder of a user whom rights hold for; root may read everything."""
+    user = os.geteuid() or pwd.getpwnam("nobody").pw_uid
+    with tempfile.TemporaryDirectory() as folder:
+        os.chown(folder, user, -1)
+        before = os.geteuid()
+        os.seteuid(user)
+        try:
+            yield Path(folder)
+        finally:
+            os.seteuid(before)
 
 
 def test_files_are_listed_in_order_with_their_sizes(source: Source) -> None:
@@ -123,6 +148,55 @@ def test_a_missing_bucket_is_named(s3: S3Source, tmp_path: Path) -> None:
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such folder"):
         open_source(str(tmp_path / "none"), tmp_path)
+
+
+def test_a_folder_that_cannot_be_read_is_named_and_never_taken_for_empty(
+    local: LocalSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "camera" * 40
+    with monkeypatch.context() as patch:
+        patch.chdir(local.folder)
+        for _ in range(18):  # until its path is longer than the system takes
+            Path(name).mkdir()
+            patch.chdir(name)
+    with pytest.raises(
+        SourceUnreachableError, match=rf"{name}: cannot be read \(File name too long"
+    ):
+        local.files()
+
+
+def test_a_folder_that_may_not_be_read_is_refused() -> None:
+    with as_nobody_in_particular() as folder:
+        source = LocalSource(fill(folder))
+        (folder / "frames").chmod(0)
+        with pytest.raises(
+            SourceRefusedError, match=r"/frames: cannot be read \(Permission denied"
+        ):
+            source.files()
+        (folder / "frames").rename(folder / "lost+found")  # which a disk keeps for itself
+        assert "videos.csv" in {file.path for file in source.files()}
+        (folder / "lost+found").chmod(0o700)
+
+
+def test_what_is_gone_since_it_was_seen_is_absent(
+    local: LocalSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied = local.folder / "b.mp4.part"
+    copied.touch()
+    (local.folder / "link.mp4").symlink_to("nowhere.mp4")
+    walk = os.walk
+
+    def walk_slowly(*arguments: Any, **options: Any) -> Iterator[Any]:
+        for each in walk(*arguments, **options):
+            copied.unlink(missing_ok=True)
+            shutil.rmtree(local.folder / "frames", ignore_errors=True)
+            yield each
+
+    monkeypatch.setattr(os, "walk", walk_slowly)
+    assert [file.path for file in local.files()] == ["a.mp4", "sub ü/b.mp4", "videos.csv"]
+    shutil.rmtree(local.folder)
+    with pytest.raises(SourceUnreachableError, match="No such file or directory"):
+        local.files()
 
 
 def test_text_that_is_not_utf8_is_refused(local: LocalSource) -> None:
