@@ -51,18 +51,23 @@ _SHOWN = 8
 _THUMBNAIL = 320
 
 
-def ingest_raw_videos(dataset: Dataset) -> StageReport:
+def ingest_raw_videos(dataset: Dataset, unreached: str = "") -> StageReport:
     """Take in what the listing lists; fetch only what is new or changed.
+
+    Args:
+        dataset: whose.
+        unreached: why the listing is an older one, if it is
+            (:func:`assets.workspace.listing.refresh_if_reachable`); a warning of the report.
 
     Raises:
         InputError: if the source was never looked at, or cannot be reached though a video has to be
             fetched from it.
     """
     with dataset.held():
-        return _ingest(dataset)
+        return _ingest(dataset, unreached)
 
 
-def _ingest(dataset: Dataset) -> StageReport:
+def _ingest(dataset: Dataset, unreached: str) -> StageReport:
     started = time.perf_counter()
     digest, listed = listing.digest(dataset), listing.read(dataset)
     intake = _Intake(dataset, listed)
@@ -79,7 +84,7 @@ def _ingest(dataset: Dataset) -> StageReport:
     manifest = Manifest.of(rows)
     ready_made.write(dataset.stage(STAGE), manifest.by_video())
     _write(dataset, manifest, listed)
-    files.write_json(dataset.work / _TAKEN_IN, {"listing": digest})
+    files.write_json(dataset.work / _TAKEN_IN, {"listing": digest, "unreached": unreached})
     seconds = {**ready_made.seconds, **intake.seconds}
     report = StageReport(
         stage=STAGE,
@@ -90,7 +95,11 @@ def _ingest(dataset: Dataset) -> StageReport:
         seconds=time.perf_counter() - started,
         frames=sum(row.frames for row in rows if row.video in intake.seconds),
         video_seconds=seconds,
-        warnings=(*_warnings(listed), *ready_made.warnings()),
+        warnings=(
+            *([unreached] if unreached else []),
+            *_warnings(listed),
+            *ready_made.warnings(),
+        ),
     )
     report.publish(dataset)
     return report
@@ -115,10 +124,19 @@ def read_raw_videos(dataset: Dataset) -> Manifest[RawVideoRow]:
 
 def taken_in(dataset: Dataset) -> str | None:
     """The digest of the listing that was taken in last; None if none was on this machine."""
+    return _taken_in(dataset).get("listing")
+
+
+def was_unreached(dataset: Dataset) -> bool:
+    """Whether the source could not be reached when videos were taken in last."""
+    return bool(_taken_in(dataset).get("unreached"))
+
+
+def _taken_in(dataset: Dataset) -> dict[str, str]:
     try:
-        return str(files.read_json(dataset.work / _TAKEN_IN)["listing"])
-    except (FileNotFoundError, ValueError, KeyError):
-        return None
+        return dict(files.read_json(dataset.work / _TAKEN_IN))
+    except (FileNotFoundError, ValueError):
+        return {}
 
 
 def read_events(dataset: Dataset) -> dict[str, list[tuple[int, int]]] | None:
@@ -481,9 +499,8 @@ def raw_videos(
     """The dataset's videos, whole and checked, with at most one label each; the rest in quarantine."""
     dataset = dataset_of(context)
     with explained():
-        if config.look_at_source:
-            listing.refresh_if_reachable(dataset)
-        report = ingest_raw_videos(dataset)
+        unreached = listing.refresh_if_reachable(dataset) if config.look_at_source else ""
+        report = ingest_raw_videos(dataset, unreached)
     rows = read_raw_videos(dataset).usable
     counts = Counter(f"{row.split or 'no split'}, {row.label or 'unlabelled'}" for row in rows)
     return committed(

@@ -18,7 +18,7 @@ from assets.checks import ALL_CHECKS
 from assets.checks.verdicts import Verdicts, standing_verdicts
 from assets.evaluation_metrics import is_evaluated
 from assets.promotion.decision import standing_decision
-from assets.raw_videos import has_taken_in
+from assets.raw_videos import has_taken_in, was_unreached
 from assets.registered_model import standing_registration
 from assets.sentence_encoder import has_current_tuning
 from assets.snippet_features import has_current_features
@@ -79,7 +79,7 @@ def look(dataset: Dataset) -> Standing:
 
 def _look(dataset: Dataset, instance: dg.DagsterInstance) -> Standing:
     _see_last_run(dataset, instance)  # first: what goes on must not have its listing changed
-    listing.refresh_if_reachable(dataset)
+    _see_source(dataset)
     _see_data(dataset)
     warnings = tuple(_see_checks(dataset))
     tracking = Tracking.of(dataset.project)
@@ -96,6 +96,13 @@ def _see_last_run(dataset: Dataset, instance: dg.DagsterInstance) -> None:
         raise _Due("Dagster has no run of it")
     if last[0].status is not dg.DagsterRunStatus.SUCCESS:
         raise _Due("the last run has not succeeded")
+
+
+def _see_source(dataset: Dataset) -> None:
+    """Look at the source; whether it was reached is what the last run's report must say."""
+    unreached = listing.refresh_if_reachable(dataset)
+    if bool(unreached) != was_unreached(dataset):
+        raise _Due(unreached or "the source is reached again")
 
 
 def _see_data(dataset: Dataset) -> None:

@@ -51,7 +51,7 @@ CHECKS = (
     ),
     Check(
         "nothing_strange_in_the_source",
-        "The source has no unlisted videos, and events.csv names only listed ones.",
+        "The source is reached, has no unlisted videos, and events.csv names only listed ones.",
         table="warnings",
         expect=lambda _: one_of("warning", ()),
         is_error=False,

@@ -40,7 +40,7 @@ from tevad_model.dataset import (
     unlisted_videos,
     without_paths,
 )
-from tevad_model.errors import InputError, SourceUnreachableError
+from tevad_model.errors import InputError, SourceRefusedError, SourceUnreachableError
 from tevad_model.fingerprint import sha256_file
 from tevad_model.ready_made import (
     CAPTIONS,
@@ -179,19 +179,27 @@ def scores_unlisted(dataset: Dataset) -> bool:
     return policy == "score"
 
 
-def refresh_if_reachable(dataset: Dataset) -> None:
+def refresh_if_reachable(dataset: Dataset) -> str:
     """Refresh, or go on with the last listing where the source is gone but was looked at before.
 
+    Returns:
+        Why it goes on with the last listing; empty if it looked.
+
     Raises:
-        InputError: if there is no listing to go on with, or a table cannot be read: then somebody
-            changed it, and must hear of it.
+        InputError: if there is no listing to go on with, the source refuses, or a table cannot be
+            read: what somebody has to repair, somebody must hear of.
     """
     try:
         refresh(dataset)
+    except SourceRefusedError:
+        raise
     except SourceUnreachableError as error:
         if not (dataset.source / VIDEOS).is_file():
             raise
-        logger.warning("%s: going on with the last listing: %s", dataset.name, error)
+        unreached = f"going on with the last listing: {error}"
+        logger.warning("%s: %s", dataset.name, unreached)
+        return unreached
+    return ""
 
 
 def read(dataset: Dataset) -> Listing:

@@ -9,12 +9,19 @@ import av
 import cv2
 import numpy as np
 import pytest
+from s3_server import S3Server
 
-from assets.raw_videos import ingest_raw_videos, read_events, read_raw_videos, video_path
+from assets.raw_videos import (
+    ingest_raw_videos,
+    read_events,
+    read_raw_videos,
+    video_path,
+    was_unreached,
+)
 from assets.workspace import listing
 from assets.workspace.params import DatasetParams, write_dataset
 from assets.workspace.project import Dataset, Project
-from tevad_model.errors import InputError
+from tevad_model.errors import InputError, SourceRefusedError
 
 WriteVideo = Callable[..., Path]
 
@@ -371,5 +378,22 @@ def test_an_unreachable_source_leaves_the_last_listing_in_force(
     shutil.rmtree(source)
     with pytest.raises(InputError, match="no such folder"):
         listing.refresh(dataset)
-    listing.refresh_if_reachable(dataset)
-    assert ingest_raw_videos(dataset).reused == 2
+    unreached = listing.refresh_if_reachable(dataset)
+    assert unreached == (
+        f"going on with the last listing: {source}: no such folder; give the folder that holds the "
+        "videos"
+    )
+    report = ingest_raw_videos(dataset, unreached)
+    assert (report.reused, report.warnings) == (2, (unreached,))
+    assert was_unreached(dataset)
+
+
+def test_a_bucket_that_refuses_is_no_reason_to_go_on(
+    dataset: Dataset, source: Path, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table(source)
+    take_in(dataset)
+    s3_server.enter(monkeypatch)
+    write_dataset(dataset.project.root, "site", DatasetParams(source="s3://no-such-bucket/x"))
+    with pytest.raises(SourceRefusedError, match="no such bucket"):
+        listing.refresh_if_reachable(Project.find().dataset("site"))

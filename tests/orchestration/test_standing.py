@@ -13,9 +13,9 @@ from projects import digests
 
 from assets import captions, registered_model
 from assets.checks.verdicts import FOLDER
-from assets.raw_videos import read_raw_videos, video_path
+from assets.raw_videos import ingest_raw_videos, read_raw_videos, video_path
 from assets.tevad_model import find_training_run
-from assets.workspace import files
+from assets.workspace import files, listing
 from assets.workspace.project import CHAIN, STAGES, Dataset
 from assets.workspace.tracking import CHALLENGER, CHAMPION, DATA_TAG, Tracking
 from assets.workspace.versions import LOCK_FILE, recorded
@@ -44,6 +44,16 @@ def in_source(dataset: Dataset) -> Path:
 
 def copy_again_to_source(dataset: Dataset, _: pytest.MonkeyPatch) -> None:
     os.utime(min(in_source(dataset).glob("videos/*.mp4")))
+
+
+def lose_source(dataset: Dataset, _: pytest.MonkeyPatch) -> None:
+    in_source(dataset).rename(in_source(dataset).with_name("elsewhere"))
+
+
+def lose_source_once(dataset: Dataset, patch: pytest.MonkeyPatch) -> None:
+    lose_source(dataset, patch)
+    ingest_raw_videos(dataset, listing.refresh_if_reachable(dataset))
+    in_source(dataset).with_name("elsewhere").rename(in_source(dataset))
 
 
 def drop_from_table(dataset: Dataset, _: pytest.MonkeyPatch) -> None:
@@ -148,6 +158,8 @@ def raise_dagsters_code_version(dataset: Dataset, patch: pytest.MonkeyPatch) -> 
 CHANGES: dict[str, tuple[Change, str]] = {
     "a source file": (copy_again_to_source, "raw_videos is not"),
     "the source's table": (drop_from_table, "raw_videos is not"),
+    "a source that is gone": (lose_source, "going on with the last listing: "),
+    "a source that is there again": (lose_source_once, "the source is reached again"),
     "a video": (damage_video, "raw_videos is not"),
     "a file less": (remove_features, "snippet_features is not"),
     "a file more": (add_to_captions, "captions is not"),
