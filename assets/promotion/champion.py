@@ -2,7 +2,8 @@
 
 A move holds a lock of this machine's and compares: it is made only if the champion is still the one
 it was decided against, and looked at again afterwards, since MLflow's server may serve other machines.
-Each move is a tag of the registered model, so the history is where the alias is.
+Each move is a tag of the registered model, so the history is where the alias is. It is written before
+the alias moves, as pending: whether a move was made that a kill cut short is seen by the alias.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -40,6 +41,7 @@ class Move:
         moment: when, ISO 8601 in UTC.
         by: who or what moved it.
         why: in a few words.
+        pending: written, and the alias not known to have moved yet.
     """
 
     version: str
@@ -48,6 +50,7 @@ class Move:
     moment: str
     by: str
     why: str
+    pending: bool = False
 
 
 def now() -> str:
@@ -62,13 +65,13 @@ def champion_version(tracking: Tracking, name: str) -> str:
 
 
 def history(tracking: Tracking, name: str) -> tuple[Move, ...]:
-    """All moves of the alias, the oldest first."""
-    tags = tracking.client.get_registered_model(name).tags
-    return tuple(
-        Move(**json.loads(value))
-        for key, value in sorted(tags.items())
-        if key.startswith(HISTORY_TAG)
-    )
+    """All moves that the alias made, the oldest first."""
+    moves = _written(tracking, name)
+    if moves and moves[-1].pending:
+        *moves, last = moves
+        if champion_version(tracking, name) == last.version:
+            moves.append(replace(last, pending=False))
+    return tuple(moves)
 
 
 def move(dataset: Dataset, tracking: Tracking, made: Move) -> None:
@@ -81,24 +84,45 @@ def move(dataset: Dataset, tracking: Tracking, made: Move) -> None:
     name = registered_name(dataset.name)
     with _locked(dataset):
         _expect(tracking, name, made.previous)
+        number = len(_settled(tracking, name)) + 1
+        _write(tracking, name, number, replace(made, pending=True))
         tracking.client.set_registered_model_alias(name, CHAMPION, made.version)
-        _append(tracking, name, made)
+        _write(tracking, name, number, made)
         _expect(tracking, name, made.version)
 
 
 def complete_history(dataset: Dataset, tracking: Tracking, made: Move) -> None:
-    """Add a move to the history whose process was killed before it could."""
+    """Add the promotion of a version that is champion, if only because somebody set the alias by hand.
+
+    Raises:
+        ChampionMovedError: if it is not champion.
+    """
     name = registered_name(dataset.name)
     with _locked(dataset):
-        known = history(tracking, name)
-        if champion_version(tracking, name) == made.version and (
-            not known or known[-1].version != made.version
-        ):
-            _append(tracking, name, made)
+        _expect(tracking, name, made.version)
+        known = _settled(tracking, name)
+        if not known or known[-1].version != made.version:
+            _write(tracking, name, len(known) + 1, made)
 
 
-def _append(tracking: Tracking, name: str, made: Move) -> None:
-    number = len(history(tracking, name)) + 1
+def _settled(tracking: Tracking, name: str) -> tuple[Move, ...]:
+    """The history, its last move confirmed if a kill left it pending; one not made is overwritten."""
+    moves, written = history(tracking, name), _written(tracking, name)
+    if moves and written[len(moves) - 1].pending:
+        _write(tracking, name, len(moves), moves[-1])
+    return moves
+
+
+def _written(tracking: Tracking, name: str) -> list[Move]:
+    tags = tracking.client.get_registered_model(name).tags
+    return [
+        Move(**json.loads(value))
+        for key, value in sorted(tags.items())
+        if key.startswith(HISTORY_TAG)
+    ]
+
+
+def _write(tracking: Tracking, name: str, number: int, made: Move) -> None:
     fields = {**asdict(made), "why": made.why[:_LONGEST_REASON]}
     text = json.dumps(fields, ensure_ascii=False)
     tracking.client.set_registered_model_tag(name, f"{HISTORY_TAG}{number:05d}", text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -58,15 +59,72 @@ def test_a_move_decided_against_another_champion_is_refused(
     assert len(champion.history(tracking, NAME)) == 1
 
 
-def test_a_history_that_a_kill_cut_short_is_completed_once(
+def test_a_champion_that_was_set_by_hand_comes_into_the_history_once(
     dataset: Dataset, tracking: Tracking
 ) -> None:
     tracking.client.set_registered_model_alias(NAME, CHAMPION, "1")
     for _ in range(2):
         champion.complete_history(dataset, tracking, promotion("1", ""))
     assert [move.version for move in champion.history(tracking, NAME)] == ["1"]
-    champion.complete_history(dataset, tracking, promotion("2", "1"))  # which is not champion
+    with pytest.raises(ChampionMovedError):
+        champion.complete_history(dataset, tracking, promotion("2", "1"))
     assert [move.version for move in champion.history(tracking, NAME)] == ["1"]
+
+
+MOVER = """
+import os
+import signal
+import sys
+from mlflow import MlflowClient
+from assets.promotion import champion
+from assets.promotion.champion import Move
+from assets.workspace.project import Dataset, Project
+from assets.workspace.tracking import Tracking
+
+project, kind, version, previous, moment = Project.at(sys.argv[1]), *sys.argv[2:6]
+move_alias = MlflowClient.set_registered_model_alias
+
+
+def killed(*arguments):
+    if moment == "after the alias":
+        move_alias(*arguments)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+MlflowClient.set_registered_model_alias = killed
+made = Move(version, previous, kind, champion.now(), "ops", "it missed a fire")
+champion.move(Dataset(project, "site"), Tracking.of(project), made)
+"""
+
+
+@pytest.mark.parametrize("moment", ["before the alias", "after the alias"])
+def test_what_a_kill_cuts_short_was_made_where_the_alias_moved(
+    dataset: Dataset, tracking: Tracking, moment: str
+) -> None:
+    champion.move(dataset, tracking, promotion("1", ""))
+    champion.move(dataset, tracking, promotion("2", "1"))
+    died = subprocess.run(
+        [sys.executable, "-c", MOVER, str(dataset.project.root), "rollback", "1", "2", moment],
+        cwd=Path(__file__).parents[3],
+        check=False,
+    )
+    assert died.returncode == -signal.SIGKILL
+    was_made = moment == "after the alias"
+
+    current = champion.champion_version(tracking, NAME)
+    moves = champion.history(tracking, NAME)
+    assert current == ("1" if was_made else "2")
+    assert (rolled_back(moves, "2") is not None) == was_made  # then only a person promotes it again
+    assert line_of_champions(moves, current) == (["1"] if was_made else ["1", "2"])
+
+    champion.move(dataset, tracking, promotion("3", current))
+    after = champion.history(tracking, NAME)
+    assert [move.version for move in after] == (
+        ["1", "2", "1", "3"] if was_made else ["1", "2", "3"]
+    )
+    assert after[: len(moves)] == moves
+    tags = tracking.client.get_registered_model(NAME).tags
+    assert not any('"pending": true' in value for value in tags.values())
 
 
 PROMOTER = """
