@@ -150,10 +150,10 @@ def decide(dataset: Dataset, tracking: Tracking, *, dagster_run: str = "") -> De
         dagster_run: the Dagster run that asks.
 
     Raises:
-        InputError: if there is no challenger, or its evidence cannot be gathered.
+        InputError: if there is no challenger, its evidence cannot be gathered, or MLflow is lost.
         ChampionMovedError: if the champion is moved by others again and again meanwhile.
     """
-    with dataset.held():
+    with dataset.held(), tracking.answering():
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 return _decide(dataset, tracking, dagster_run)
@@ -278,8 +278,8 @@ def _decide_anew(
             policy=policy.model_dump(mode="json", by_alias=True),
         )
         record(tracking, decision, Path(folder))
-    if outcome == "promoted" and decision.champion != decision.version:
-        champion.move(dataset, tracking, _promotion(decision))
+    if outcome == "promoted":
+        _promote(dataset, tracking, decision)
     return decision
 
 
@@ -304,6 +304,14 @@ def _judge(
     if policy.approval == "person":
         return "awaiting approval", (f"{passed}; tevad promote {dataset.name} --approve",)
     return "promoted", (passed,)
+
+
+def _promote(dataset: Dataset, tracking: Tracking, decision: Decision) -> None:
+    """Move the alias, unless somebody had put it there by hand when it was decided."""
+    if decision.champion == decision.version:
+        champion.complete_history(dataset, tracking, _promotion(decision))
+    else:
+        champion.move(dataset, tracking, _promotion(decision))
 
 
 def _promotion(decision: Decision) -> Move:
@@ -378,9 +386,14 @@ def approve(dataset: Dataset, tracking: Tracking, version: str, by: str) -> Deci
         by: who approves.
 
     Raises:
-        InputError: if it does not await approval, with what became of it.
+        InputError: if it does not await approval, with what became of it, or MLflow is lost.
         ChampionMovedError: if the champion is another than when it was decided on.
     """
+    with tracking.answering():
+        return _approve(dataset, tracking, version, by)
+
+
+def _approve(dataset: Dataset, tracking: Tracking, version: str, by: str) -> Decision:
     name = registered_name(dataset.name)
     decision = decision_on(tracking, name, version)
     if decision is None:
@@ -388,6 +401,10 @@ def approve(dataset: Dataset, tracking: Tracking, version: str, by: str) -> Deci
             f"models:/{name}/{version}: nothing was decided on it; materialize {STAGE} first"
         )
     if decision.outcome == "promoted" and champion.champion_version(tracking, name) == version:
+        champion.complete_history(dataset, tracking, _promotion(decision))
+        return decision
+    if decision.outcome == "promoted" and not _has_moved(tracking, decision):
+        _promote(dataset, tracking, decision)
         return decision
     if decision.outcome != "awaiting approval":
         raise InputError(
@@ -403,8 +420,14 @@ def approve(dataset: Dataset, tracking: Tracking, version: str, by: str) -> Deci
     )
     record(tracking, approved)  # first: a champion is never without its decision
     try:
-        champion.move(dataset, tracking, _promotion(approved))
+        _promote(dataset, tracking, approved)
     except ChampionMovedError:
         record(tracking, decision)
         raise
     return approved
+
+
+def _has_moved(tracking: Tracking, decision: Decision) -> bool:
+    """Whether a promotion has moved the alias; not if it was killed before it could."""
+    made = ((move.version, move.moment) for move in champion.history(tracking, decision.name))
+    return (decision.version, decision.moment) in made

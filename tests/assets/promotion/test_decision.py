@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -14,7 +15,7 @@ from projects import TrainedProject
 from assets.evaluation_metrics import SCORES, evaluate
 from assets.promotion import champion
 from assets.promotion.champion import ChampionMovedError, Move
-from assets.promotion.decision import approve, decide, last_decision
+from assets.promotion.decision import Decision, approve, decide, last_decision, record
 from assets.promotion.policy import POLICY_FILE
 from assets.promotion.rollback import rollback
 from assets.promotion_decision import decision_metadata
@@ -22,7 +23,7 @@ from assets.raw_videos import EVENTS, read_raw_videos
 from assets.registered_model import register_model
 from assets.tevad_model import picked_folder, served_seed, train_tevad_model
 from assets.workspace import versions
-from assets.workspace.project import Dataset
+from assets.workspace.project import Dataset, Project
 from assets.workspace.tracking import CHAMPION, Tracking
 from tevad_model.errors import InputError
 
@@ -253,3 +254,66 @@ def test_earlier_videos_that_train_the_same_models_are_provenance(trained_copy: 
     refused = decide(trained_copy, tracking)
     assert refused.conditions[0].passed
     assert "of raw_videos by an earlier one that trains the same" in refused.conditions[0].says
+
+
+def awaiting(tracking: Tracking, version: str, champion_then: str) -> Decision:
+    """Keep a decision that a version awaits a person's approval."""
+    run_id = str(tracking.client.get_model_version(NAME, version).run_id)
+    decision = Decision(
+        outcome="awaiting approval",
+        name=NAME,
+        version=version,
+        champion=champion_then,
+        reasons=("it meets every condition",),
+        conditions=(),
+        figures={},
+        parts=(),
+        moment=champion.now(),
+        by="policy",
+        key="a key",
+        run_id=run_id,
+        dagster_run="",
+        policy={"floor": 0.5},
+    )
+    record(tracking, decision)
+    return decision
+
+
+@pytest.fixture
+def site(project_root: Path, tmp_path: Path) -> Dataset:
+    """A dataset with two registered versions, neither of them champion."""
+    dataset = Dataset(Project.at(project_root), "rendered")
+    tracking = Tracking.of(dataset.project)
+    with tracking.start_run("rendered", "train-rendered", {}) as run:
+        pass
+    tracking.client.create_registered_model(NAME)
+    for _ in range(2):
+        tracking.client.create_model_version(NAME, source=str(tmp_path), run_id=run.run_id)
+    return dataset
+
+
+def test_a_version_that_was_champion_by_hand_can_be_approved(site: Dataset) -> None:
+    tracking = Tracking.of(site.project)
+    tracking.client.set_registered_model_alias(NAME, CHAMPION, "1")
+    awaiting(tracking, "1", "1")
+    for _ in range(2):
+        approved = approve(site, tracking, "1", "anna")
+        assert (approved.outcome, approved.by) == ("promoted", "anna")
+        moves = [(move.version, move.by) for move in champion.history(tracking, NAME)]
+        assert moves == [("1", "anna")]
+
+
+def test_an_approval_that_was_killed_before_the_alias_moved_is_finished(site: Dataset) -> None:
+    tracking = Tracking.of(site.project)
+    by_hand(site, tracking, "1")
+    waiting = awaiting(tracking, "2", "1")
+    record(tracking, replace(waiting, outcome="promoted", moment=champion.now(), by="anna"))
+    assert champion.champion_version(tracking, NAME) == "1"
+    assert approve(site, tracking, "2", "bert").by == "anna"
+    assert champion.champion_version(tracking, NAME) == "2"
+
+    rolled = Move("1", "2", "rollback", champion.now(), "ops", "blind")
+    champion.move(site, tracking, rolled)
+    with pytest.raises(InputError, match=r"it was promoted on .* and does not await approval"):
+        approve(site, tracking, "2", "bert")  # which was made, and undone since
+    assert champion.champion_version(tracking, NAME) == "1"
