@@ -11,7 +11,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from assets.workspace.project import Project
@@ -55,17 +55,28 @@ class Objects:
         """The md5 of each file of a folder's version, by path; listed by the cache or the remote.
 
         Raises:
-            InputError: if neither has the version, or the remote does not answer.
+            InputError: if neither has the version, its bytes are not those of the version, it lists
+                a file outside the folder, or the remote does not answer.
         """
         if self.in_cache(version):
-            listing = self.path(version).read_text(encoding="utf-8")
+            path = str(self.path(version))
+            content = self.path(version).read_bytes()
         else:
             remote = self._remote()
+            path = remote.oid_to_path(version)
             with _answering():
                 if not remote.exists(version):
                     raise InputError(_missing([version]))
-                listing = remote.fs.cat_file(remote.oid_to_path(version)).decode("utf-8")
-        return {entry["relpath"]: entry[_HASH] for entry in json.loads(listing)}
+                content = remote.fs.cat_file(path)
+        if f"{_md5(content).hexdigest()}.dir" != version:
+            raise InputError(_damaged(path))
+        listed = {entry["relpath"]: entry[_HASH] for entry in json.loads(content)}
+        if outside := [name for name in listed if not _is_within(name)]:
+            raise InputError(
+                f"{path}: lists {outside[0]!r}, which lies outside the folder; DVC writes none such: "
+                "see who may write to the remote, and remove it"
+            )
+        return listed
 
     def fetch(self, oids: Iterable[str]) -> None:
         """Bring files into the cache that are not in it.
@@ -90,7 +101,8 @@ class Objects:
         """Write a version of a folder, or those of its files that are wanted, fetching them first.
 
         Raises:
-            InputError: as :meth:`fetch`, and if the cache's bytes are not those of the version.
+            InputError: as :meth:`files` and :meth:`fetch`, and if the cache's bytes are not those of
+                the version.
         """
         chosen = {name: oid for name, oid in self.files(version).items() if wanted(name)}
         self.fetch(chosen.values())
@@ -99,10 +111,7 @@ class Objects:
             path.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(self.path(oid), path)
             if md5_of(path) != oid:
-                raise InputError(
-                    f"{self.path(oid)}: damaged; remove it, and if that does not help restore the "
-                    "remote's file of that name"
-                )
+                raise InputError(_damaged(str(self.path(oid))))
 
     def _remote(self) -> HashFileDB:
         from dvc.config import ConfigError, NoRemoteError
@@ -141,6 +150,19 @@ def _missing(oids: list[str]) -> str:
     )
 
 
+def _damaged(path: str) -> str:
+    return (
+        f"{path}: damaged; remove it, and if that does not help restore the remote's file of that "
+        "name (`dvc push` where the data were made)"
+    )
+
+
+def _is_within(name: str) -> bool:
+    """Whether the path of a listed file stays within the folder it is written to."""
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts
+
+
 def folder_files(folder: Path) -> dict[str, Path]:
     """The files below a folder by path, as DVC names them in a version."""
     return {
@@ -156,5 +178,5 @@ def md5_of(path: Path) -> str:
         return hashlib.file_digest(file, _md5).hexdigest()
 
 
-def _md5() -> hashlib._Hash:
-    return hashlib.md5(usedforsecurity=False)
+def _md5(content: bytes = b"") -> hashlib._Hash:
+    return hashlib.md5(content, usedforsecurity=False)
