@@ -8,6 +8,7 @@ file of its own (:mod:`assets.workspace.s3_source`).
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import shutil
 from collections.abc import Iterable
@@ -27,10 +28,12 @@ from tevad_model.errors import (
 if TYPE_CHECKING:
     from assets.workspace.s3_source import S3Source
 
+logger = logging.getLogger("tevad")
 
 _ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 """What the system says of a path that leads to no file."""
 
+_SHOWN = 3
 _LOST_AND_FOUND = "lost+found"
 """What file systems keep at the top of a disk, for its administrator's eyes alone."""
 
@@ -131,6 +134,8 @@ class LocalSource:
     def files(self) -> list[SourceFile]:
         """Every file below the folder. Symbolic links are listed, not followed into folders.
 
+        Files whose names are not UTF-8, which no table can hold, are left out with a warning.
+
         Raises:
             SourceUnreachableError: if a folder in it cannot be read: not listing its videos would
                 mean to drop them.
@@ -144,7 +149,17 @@ class LocalSource:
                     found.append(_local_file(Path(parent) / name, self.folder))
                 except OSError as error:
                     self._unread(error)
-        return sorted(found, key=lambda file: file.path)
+        return sorted(self._named(found), key=lambda file: file.path)
+
+    def _named(self, found: list[SourceFile]) -> list[SourceFile]:
+        """The files whose names are text."""
+        others = sorted(name for file in found if (name := _escaped(file.path)) != file.path)
+        if others:
+            logger.warning(
+                "%s: left out are names that are not UTF-8: %s (%d in all); rename them",
+                *(self.folder, ", ".join(others[:_SHOWN]), len(others)),
+            )
+        return [file for file in found if _escaped(file.path) == file.path]
 
     def _unread(self, error: OSError) -> None:
         """Pass over what is not there any more, as a file that was renamed since it was seen."""
@@ -181,6 +196,11 @@ class LocalSource:
                 shutil.copyfile(origin, temporary)
         except PermissionError as error:
             raise VideoError(f"{path}: cannot be read ({error.strerror}); allow it") from None
+
+
+def _escaped(path: str) -> str:
+    """A path with the bytes that are not UTF-8 as escapes; a backslash stays what it is."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _local_file(path: Path, folder: Path) -> SourceFile:

@@ -199,6 +199,19 @@ def test_what_is_gone_since_it_was_seen_is_absent(
         local.files()
 
 
+def test_a_name_that_is_not_utf8_is_left_out_and_told(
+    local: LocalSource, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = local.files()
+    (local.folder / os.fsdecode(b"caf\xe9.mp4")).touch()
+    (local.folder / "back\\slash.mp4").touch()
+    found = local.files()
+    assert {file.path for file in found} == {file.path for file in before} | {"back\\slash.mp4"}
+    assert versions(found).keys() >= {"frames", "back\\slash.mp4"}
+    [said] = caplog.messages
+    assert said.endswith(r"names that are not UTF-8: caf\xe9.mp4 (1 in all); rename them")
+
+
 def test_text_that_is_not_utf8_is_refused(local: LocalSource) -> None:
     (local.folder / "videos.csv").write_bytes("vidéo".encode("latin-1"))
     with pytest.raises(InputError, match="not UTF-8"):
