@@ -16,6 +16,7 @@ from typing import Any
 
 from assets.raw_videos import taken_in
 from assets.workspace import listing
+from assets.workspace.listing import Part
 from assets.workspace.locks import HeldElsewhereError
 from assets.workspace.project import Dataset
 from assets.workspace.sources import SourceFile
@@ -45,14 +46,14 @@ class Seen:
     """What is remembered of a dataset's source between two looks.
 
     Attributes:
-        tables: by name, the version of each file that is no video as it was taken in last. Of
-            videos the listing says so.
-        waiting: by name, the changes that have not settled.
+        tables: the version of each file that is no video as it was taken in last. Of videos the
+            listing says so.
+        waiting: the changes that have not settled.
         due: the listing that had not been taken in.
     """
 
-    tables: Mapping[str, str] = field(default_factory=dict)
-    waiting: Mapping[str, Waiting] = field(default_factory=dict)
+    tables: Mapping[Part, str] = field(default_factory=dict)
+    waiting: Mapping[Part, Waiting] = field(default_factory=dict)
     due: Waiting | None = None
 
 
@@ -97,15 +98,15 @@ def _look(dataset: Dataset, taken: str, seen: Seen, now: datetime) -> Arrival:
     if dataset.is_held:
         return Arrival(seen, _BUSY)
     settle = timedelta(seconds=dataset.project.params.arrivals.settle_seconds)
-    there = {name: _version(file) for name, file in listing.look(dataset).items()}
+    there = {part: _version(file) for part, file in listing.look(dataset).items()}
     waiting = _changes(there, _known(dataset, seen), seen.waiting, now)
-    settled = {name for name, change in waiting.items() if now - change.since >= settle}
+    settled = {part for part, change in waiting.items() if now - change.since >= settle}
     unsettled = waiting.keys() - settled
-    tables_settled = all(map(listing.is_video, unsettled))
+    tables_settled = all(part.is_video for part in unsettled)
     tables = seen.tables
     if settled and tables_settled:
-        listing.refresh(dataset, unsettled)
-        tables, waiting = _tables(there), {name: waiting[name] for name in unsettled}
+        listing.refresh(dataset, {part.path for part in unsettled})
+        tables, waiting = _tables(there), {part: waiting[part] for part in unsettled}
     else:
         settled = set()
     due = _due(listing.digest(dataset), taken, seen.due, now)
@@ -137,8 +138,8 @@ def written_cursor(seen: Mapping[str, Seen]) -> str:
     """What is remembered, as a sensor's cursor."""
     datasets = {
         name: {
-            "tables": dict(each.tables),
-            "waiting": {file: _written(change) for file, change in each.waiting.items()},
+            "tables": [[*part, version] for part, version in each.tables.items()],
+            "waiting": [[*part, *_written(change)] for part, change in each.waiting.items()],
             "due": _written(each.due) if each.due else None,
         }
         for name, each in seen.items()
@@ -148,8 +149,8 @@ def written_cursor(seen: Mapping[str, Seen]) -> str:
 
 def _read_seen(data: Mapping[str, Any]) -> Seen:
     return Seen(
-        {str(name): str(version) for name, version in data["tables"].items()},
-        {str(name): _read(change) for name, change in data["waiting"].items()},
+        {Part(str(kind), str(path)): str(version) for kind, path, version in data["tables"]},
+        {Part(str(kind), str(path)): _read(change) for kind, path, *change in data["waiting"]},
         _read(data["due"]) if data["due"] else None,
     )
 
@@ -167,34 +168,35 @@ def _version(file: SourceFile) -> str:
     return f"{file.bytes}:{file.version}"
 
 
-def _tables(there: Mapping[str, str]) -> dict[str, str]:
-    return {name: version for name, version in there.items() if not listing.is_video(name)}
+def _tables(there: Mapping[Part, str]) -> dict[Part, str]:
+    return {part: version for part, version in there.items() if not part.is_video}
 
 
-def _known(dataset: Dataset, seen: Seen) -> dict[str, str]:
+def _known(dataset: Dataset, seen: Seen) -> dict[Part, str]:
     """What has been listed: videos by the listing, and the tables it was made from."""
-    videos = {path: _version(file) for path, file in listing.read(dataset).files.items()}
+    listed = listing.read(dataset).files
+    videos = {Part(listing.VIDEO, path): _version(file) for path, file in listed.items()}
     return videos | dict(seen.tables)
 
 
 def _changes(
-    there: Mapping[str, str],
-    known: Mapping[str, str],
-    waited: Mapping[str, Waiting],
+    there: Mapping[Part, str],
+    known: Mapping[Part, str],
+    waited: Mapping[Part, Waiting],
     now: datetime,
-) -> dict[str, Waiting]:
+) -> dict[Part, Waiting]:
     """What differs from what is known; how long depends on whether it was seen like this before."""
     changes = {}
-    for name in sorted(there.keys() | known.keys()):
-        version = there.get(name, _GONE)
-        if version != known.get(name, _GONE):
-            before = waited.get(name)
+    for part in sorted(there.keys() | known.keys()):
+        version = there.get(part, _GONE)
+        if version != known.get(part, _GONE):
+            before = waited.get(part)
             is_same = before is not None and before.version == version
-            changes[name] = before if is_same and before else Waiting(version, now)
+            changes[part] = before if is_same and before else Waiting(version, now)
     return changes
 
 
-def _said(settled: Collection[str], unsettled: Collection[str]) -> str:
+def _said(settled: Collection[Part], unsettled: Collection[Part]) -> str:
     parts = []
     if settled:
         parts.append(f"new or changed: {_named(settled)}")
@@ -203,6 +205,6 @@ def _said(settled: Collection[str], unsettled: Collection[str]) -> str:
     return "; ".join(parts) or "nothing new"
 
 
-def _named(names: Collection[str]) -> str:
-    shown = ", ".join(name.partition(":")[2] or name for name in sorted(names)[:_SHOWN])
-    return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"
+def _named(parts: Collection[Part]) -> str:
+    shown = ", ".join(sorted(part.path for part in parts)[:_SHOWN])
+    return shown if len(parts) <= _SHOWN else f"{shown} and {len(parts) - _SHOWN} more"

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from assets.workspace.files import folder_stamp, write_csv, write_text
 from assets.workspace.params import DatasetParams
@@ -58,6 +59,9 @@ EVENTS = "events.csv"
 FILES = "files.csv"
 READY_MADE = "ready_made.csv"
 UNLISTED = "unlisted.txt"
+
+VIDEO = "video"
+"""The kind of a :class:`Part` that is a video."""
 
 ALL_VIDEOS = ""
 """Whose captions a file holds: no one video's."""
@@ -126,17 +130,31 @@ def refresh(dataset: Dataset, unsettled: Set[str] = frozenset()) -> None:
     write_text(dataset.source / VIDEOS, videos)
 
 
-def look(dataset: Dataset) -> dict[str, SourceFile]:
-    """What the source holds now of what :func:`refresh` would read, by name.
+class Part(NamedTuple):
+    """Something that a dataset is listed from.
 
-    A video's name is its path; that of anything else holds a colon: ``table:videos.csv``, or a
-    file that was made elsewhere, ``features:a_i3d.npy``.
+    Attributes:
+        kind: :data:`VIDEO`; else ``table`` or what in ``params.yaml`` names it, such as ``features``.
+        path: in the source or in the folder of its kind; of a single file its address.
+    """
+
+    kind: str
+    path: str
+
+    @property
+    def is_video(self) -> bool:
+        """Whether it is a video, not a table or what was made elsewhere."""
+        return self.kind == VIDEO
+
+
+def look(dataset: Dataset) -> dict[Part, SourceFile]:
+    """What the source holds now of what :func:`refresh` would read.
 
     Raises:
         InputError: if the source cannot be reached or its table of videos cannot be read.
     """
     entry, root = dataset.entry, dataset.project.root
-    found: dict[str, SourceFile] = {}
+    found: dict[Part, SourceFile] = {}
     if entry.source:
         source = open_source(entry.source, root)
         available = versions(source.files())
@@ -145,23 +163,18 @@ def look(dataset: Dataset) -> dict[str, SourceFile]:
         wanted = {row.path for row in rows}
         if scores_unlisted(dataset):
             wanted.update(_unlisted(rows, available))
-        found = {path: available[path] for path in wanted if path in available}
+        found = {Part(VIDEO, path): available[path] for path in wanted if path in available}
         tables = (name for name in (VIDEOS, EVENTS) if name in available)
-        found |= {f"table:{name}": available[name] for name in tables}
+        found |= {Part("table", name): available[name] for name in tables}
     for kind in ("labels", "events", CAPTIONS):
         if address := getattr(entry, kind):
-            found[f"{kind}:{address}"] = file_at(address, root)
-    found |= {f"list:{address}": file_at(address, root) for address in entry.lists}
+            found[Part(kind, address)] = file_at(address, root)
+    found |= {Part("list", address): file_at(address, root) for address in entry.lists}
     for kind in (FEATURES, EMBEDDINGS):
         if address := getattr(entry, kind):
             files = open_source(address, root).files()
-            found |= {f"{kind}:{file.path}": file for file in files}
+            found |= {Part(kind, file.path): file for file in files}
     return found
-
-
-def is_video(name: str) -> bool:
-    """Whether a name of :func:`look` is a video's."""
-    return ":" not in name
 
 
 def digest(dataset: Dataset) -> str:

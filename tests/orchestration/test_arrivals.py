@@ -150,6 +150,23 @@ def test_a_label_that_changes_is_an_arrival(site: Site) -> None:
     assert site.taken_in()["good"] == "abnormal"
 
 
+def test_a_colon_in_a_name_makes_no_table_of_a_video(site: Site) -> None:
+    whole = site.film("2026-01-01T10:00:00", seed=4, frames=60).read_bytes()
+    slow = site.folder / "2026-01-01T10:00:00.mp4"
+    slow.write_bytes(whole[:1000])
+    site.film("quick", seed=5)
+    site.look()
+    slow.write_bytes(whole[:2000])
+    arrival = site.look(after=SETTLE)
+    assert arrival.said == f"new or changed: quick.mp4; waiting until it has settled: {slow.name}"
+    assert site.taken_in().keys() == {"good", "odd", "quick"}
+    slow.write_bytes(whole)
+    site.look()
+    assert site.look(after=SETTLE).due
+    assert "2026-01-01T10:00:00" in site.taken_in()
+    assert site.look(after=SETTLE).said == "nothing new"
+
+
 def test_a_table_that_was_only_touched_is_none(site: Site) -> None:
     os.utime(site.folder / "videos.csv", ns=(1, 1))
     site.look()
