@@ -77,7 +77,7 @@ def _ingest(dataset: Dataset, unreached: str) -> StageReport:
         for row in over_videos(listed.rows, f"{dataset.name}/{STAGE}")
     ]
     listed = _with_clipped_events(listed, taken)
-    taken = _quarantine_unsound_events(_quarantine_same_content(taken), listed)
+    taken = _quarantine_same_content(_quarantine_unsound_events(taken, listed))
     by_video = {row.video: row for row in listed.rows}
     rows = [intake.restore(by_video[row.video], row) for row in taken]
     intake.save()
@@ -385,25 +385,28 @@ def _quarantine(row: RawVideoRow, problem: str) -> RawVideoRow:
 
 
 def _quarantine_same_content(rows: Sequence[RawVideoRow]) -> list[RawVideoRow]:
-    """Of videos with one content keep the first; if their labels differ, keep none.
+    """Of usable videos with one content keep the first, a labelled one if any; none if labels differ.
 
     The same pictures under two labels teach nothing, and under two splits they leak.
     """
     by_content: dict[str, list[RawVideoRow]] = defaultdict(list)
     for row in rows:
-        if row.sha256:
+        if row.sha256 and not row.problem:
             by_content[row.sha256].append(row)
     problems = {}
     for same in by_content.values():
-        names = ", ".join(repr(row.video) for row in same)
-        labels = sorted({row.label for row in same})
+        labelled = [row for row in same if row.label]
+        labels = sorted({row.label for row in labelled})
         if len(labels) > 1:
-            told = " and ".join(label or "unlabelled" for label in labels)
-            problem = f"the same content is listed as {told} ({names}); keep one row"
+            names = ", ".join(repr(row.video) for row in same)
+            problem = (
+                f"the same content is listed as {' and '.join(labels)} ({names}); keep one row"
+            )
             problems.update({row.video: problem for row in same})
         else:
-            problem = f"the same content as {same[0].video!r}; it is taken once"
-            problems.update({row.video: problem for row in same[1:]})
+            kept = (labelled or same)[0]
+            problem = f"the same content as {kept.video!r}; it is taken once"
+            problems.update({row.video: problem for row in same if row is not kept})
     return [
         _quarantine(row, f"{row.video}: {problems[row.video]}") if row.video in problems else row
         for row in rows

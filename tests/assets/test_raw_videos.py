@@ -154,6 +154,49 @@ def test_same_content_under_one_label_is_taken_once(dataset: Dataset, source: Pa
     assert take_in(dataset).keys() == {"twin"}
 
 
+def test_a_copy_of_what_is_in_quarantine_is_taken(dataset: Dataset, source: Path) -> None:
+    shutil.copy(source / "odd.mp4", source / "twin.mp4")
+    table(source, "twin,twin.mp4,abnormal,train")
+    (source / "events.csv").write_text("video,start_frame,end_frame\nodd,0,21\ntwin,0,5\n")
+    quarantined = take_in(dataset)
+    assert quarantined.keys() == {"odd"}
+    assert "ends past the video's 20 frames" in quarantined["odd"]
+    assert usable(dataset) == {"good", "twin"}
+
+
+def test_a_copy_of_what_has_no_features_is_taken(
+    project_root: Path, source: Path, tmp_path: Path
+) -> None:
+    shutil.copy(source / "odd.mp4", source / "twin.mp4")
+    table(source, "twin,twin.mp4,abnormal,train")
+    (tmp_path / "features").mkdir()
+    for video in ("good", "twin"):
+        np.save(tmp_path / "features" / f"{video}.npy", np.ones((2, 1, 4), np.float32))
+    entry = DatasetParams(source=str(source), features=str(tmp_path / "features"))
+    write_dataset(project_root, "site", entry)
+    found = Project.find().dataset("site")
+    quarantined = take_in(found)
+    assert quarantined.keys() == {"odd"}
+    assert "no features" in quarantined["odd"]
+    assert usable(found) == {"good", "twin"}
+
+
+@pytest.mark.parametrize("line", [1, 3], ids=["before it", "after it"])
+def test_a_copy_without_a_label_leaves_the_labelled_video_alone(
+    dataset: Dataset, source: Path, line: int
+) -> None:
+    table(source)
+    take_in(dataset)
+    shutil.copy(source / "good.mp4", source / "copy.mp4")
+    lines = (source / "videos.csv").read_text().splitlines()
+    lines.insert(line, "copy,copy.mp4,,")
+    (source / "videos.csv").write_text("\n".join(lines) + "\n")
+    assert take_in(dataset) == {"copy": "copy: the same content as 'good'; it is taken once"}
+    assert usable(dataset) == {"good", "odd"}
+    path = video_path(dataset, read_raw_videos(dataset).by_video()["good"])
+    assert path.read_bytes() == (source / "good.mp4").read_bytes()
+
+
 def test_a_file_listed_twice_is_taken_once(dataset: Dataset, source: Path) -> None:
     table(source, "good,good.mp4,normal,train")
     assert take_in(dataset) == {}
