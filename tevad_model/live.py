@@ -97,8 +97,6 @@ class LiveScorer:
         # No more streams than cores encode at a time. Others would not be sooner done: they would
         # take Python's lock from each other at each picture, at half of what encoding costs.
         self._turns = threading.Semaphore(os.cpu_count() or 1)
-        # The tokenizers of transformers are not to be used by two threads at once.
-        self._embedding = threading.Lock()
         self._embed = lru_cache(_CAPTIONS_KNOWN)(self._embed_one)
 
     @property
@@ -197,8 +195,7 @@ class LiveScorer:
 
     def _embed_one(self, caption: str) -> Features:
         assert self._pipeline.sentence is not None  # noqa: S101 - asked before
-        with self._embedding:
-            embedded: Features = self._pipeline.sentence.embed([caption])[0]
+        embedded: Features = self._pipeline.sentence.embed([caption])[0]
         return embedded
 
 

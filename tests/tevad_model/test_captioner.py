@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +137,42 @@ def test_videos_follow_each_other_without_a_trace(models: dict[str, Path]) -> No
     captioner, first, second = build(models["git of six frames"]), frames(70), frames(120)[40:]
     alone = caption(build(models["git of six frames"]), second)
     caption(captioner, first)
+    assert caption(captioner, second) == alone
+
+
+@pytest.mark.parametrize("name", ["git of six frames", "git of one", "blip"])
+def test_videos_at_once_are_captioned_each_by_its_own_frames(
+    name: str, models: dict[str, Path]
+) -> None:
+    """Three threads that keep step, so that the same numbers of frames are read at once."""
+    videos = [frames(192)[start:] for start in (0, 40, 80)]
+    alone = [caption(build(models[name]), video) for video in videos]
+    assert alone[0][:5] != alone[1][:5] != alone[2][:5]
+    captioner, together = build(models[name], batch_size=2), threading.Barrier(len(videos))
+
+    def in_step(video: list[Frame]) -> Iterator[Frame]:
+        for index, frame in enumerate(video):
+            if index % 16 == 0 and index < 112:
+                together.wait(60)
+            yield frame
+
+    with ThreadPoolExecutor(len(videos)) as pool:
+        found = list(pool.map(lambda each: list(captioner.caption(in_step(each), fps=25)), videos))
+    assert found == alone
+
+
+def test_a_video_that_broke_off_leaves_no_trace(models: dict[str, Path]) -> None:
+    captioner, first, second = build(models["git of six frames"]), frames(200), frames(200)[40:]
+    alone = caption(build(models["git of six frames"]), second)
+
+    def breaks() -> Iterator[Frame]:
+        yield from first
+        raise VideoError("the line is cut")
+
+    with pytest.raises(VideoError, match="the line is cut"):
+        list(captioner.caption(breaks(), fps=25))
+    left = captioner.caption(iter(first), fps=25)
+    next(left)
     assert caption(captioner, second) == alone
 
 

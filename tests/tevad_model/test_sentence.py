@@ -1,5 +1,6 @@
 """The sentence encoder: what a caption means, which models are taken, and that company is nothing."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,17 @@ def test_company_and_order_never_change_a_bit(encoder: SentenceTransformerEncode
     backwards = encoder.embed(CAPTIONS[::-1])[::-1]
     np.testing.assert_array_equal(together, alone)
     np.testing.assert_array_equal(together, backwards)
+
+
+def test_threads_that_embed_at_once_take_turns(bert: Path) -> None:
+    """Sentences of other lengths for each, which the tokenizer would cut and pad otherwise."""
+    said = [[" ".join(WORDS[:count])] * 50 for count in (1, 2, 3, 4)]
+    alone = [of(bert).embed(each) for each in said]
+    encoder = of(bert)
+    with ThreadPoolExecutor(len(said)) as pool:
+        together = list(pool.map(encoder.embed, said))
+    for found, expected in zip(together, alone, strict=True):
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_a_reworded_caption_stays_nearer_than_another_event(

@@ -11,18 +11,20 @@ Belongs here: which frames are seen, generation, batching. Doesn't: where the fi
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from pydantic import Field
 
 from tevad_model.encoders import hub
 from tevad_model.encoders.base import Frame
 from tevad_model.encoders.batching import Batches
+from tevad_model.encoders.once import built_once
 from tevad_model.encoders.pretrained import ModelOptions, quiet_loading, read_config
 from tevad_model.errors import InputError, VideoError
 from tevad_model.fingerprint import Fingerprint
@@ -111,6 +113,8 @@ class TransformersCaptioner:
     def caption(self, frames: Iterable[Frame], fps: float) -> Iterator[str]:  # noqa: ARG002
         """Yield one sentence a snippet, ``batch_size`` at a time. ``fps`` is not asked.
 
+        Several videos may be captioned at once, in a thread each or in turns.
+
         Raises:
             VideoError: if there is no frame.
             InputError: if not even one window fits the memory.
@@ -118,29 +122,33 @@ class TransformersCaptioner:
         speaker = self._speaker
         windows = _windows(iter(frames), self.offsets, speaker.pixels)
         batches = Batches(self.options.batch_size, f"{SECTION}.options.batch_size")
-        seen = False
+        seen: _Seen = {}
+        none = True
         while group := list(islice(windows, self.options.batch_size)):
-            seen = True
-            speaker.see(group)
-            yield from batches.run(group, lambda part: self._say(speaker, part, batches.size))
-        speaker.forget()
-        if not seen:
+            none = False
+            speaker.see(group, seen)
+            yield from batches.run(group, lambda part: self._say(part, seen, batches.size))
+        if none:
             raise VideoError("no frame to caption: the video is empty; remove or replace it")
 
-    def _say(
-        self, speaker: _GitSpeaker | _ImageSpeaker, windows: Sequence[_Window], size: int
-    ) -> list[str]:
+    def _say(self, windows: Sequence[_Window], seen: _Seen, size: int) -> list[str]:
         """A batch is always full: products of other sizes round otherwise."""
         import torch
 
         filled = [*windows, *[windows[0]] * (size - len(windows))]
         with torch.inference_mode():
-            tokens = speaker.generate(filled, self._generation)
+            tokens = self._speaker.generate(filled, seen, self._generation)
         said = self._processor.batch_decode(tokens[: len(windows)], skip_special_tokens=True)
         return [" ".join(text.split()) for text in said]
 
-    @cached_property
-    def _model(self) -> Any:
+    @built_once
+    def _speaker(self) -> _GitSpeaker | _ImageSpeaker:
+        model = self._load()
+        if self._config.model_type == "git":
+            return _GitSpeaker(model, self._processor, self.options)
+        return _ImageSpeaker(model, self._processor, self.options, chats=self._chats)
+
+    def _load(self) -> Any:
         from transformers import AutoModelForImageTextToText
 
         with quiet_loading():
@@ -153,12 +161,6 @@ class TransformersCaptioner:
                 dtype=self.options.torch_dtype,
             )
         return model.to(self.options.torch_device).eval()
-
-    @cached_property
-    def _speaker(self) -> _GitSpeaker | _ImageSpeaker:
-        if self._config.model_type == "git":
-            return _GitSpeaker(self._model, self._processor, self.options)
-        return _ImageSpeaker(self._model, self._processor, self.options, chats=self._chats)
 
 
 def sampled_frames(count: int) -> tuple[int, ...]:
@@ -190,6 +192,10 @@ class _Window:
     pixels: tuple[Any, ...]
 
 
+_Seen: TypeAlias = "dict[int, torch.Tensor]"
+"""What GIT's vision part made of the frames of one video, by their numbers."""
+
+
 def _windows(frames: Iterator[Frame], offsets: Sequence[int], pixels: Any) -> Iterator[_Window]:
     """Each snippet's window, as soon as all its frames are there; at the end, padded by the last.
 
@@ -218,16 +224,18 @@ def _window(start: int, offsets: Sequence[int], last: int, made: dict[int, Any])
 
 
 class _GitSpeaker:
-    """GIT, of one frame or several: its vision part reads a frame once, whatever windows show it."""
+    """GIT, of one frame or several: its vision part reads a frame once, whatever windows show it.
+
+    It holds weights; what was read of a video is kept by who captions it.
+    """
 
     def __init__(self, model: Any, processor: Any, options: CaptionerOptions) -> None:
         self._model = model
         self._processor = processor
-        self._prompt = options.prompt
+        self._beginning = None if options.prompt is None else _beginning(processor, options.prompt)
         self._vision = model.git.image_encoder
         model.git.image_encoder = _already_seen()
         self._batches = Batches(options.batch_size, f"{SECTION}.options.batch_size")
-        self._seen: dict[int, torch.Tensor] = {}
 
     def pixels(self, frame: Frame) -> torch.Tensor:
         """(channels, height, width)."""
@@ -235,22 +243,24 @@ class _GitSpeaker:
         pixels: torch.Tensor = made["pixel_values"][0]
         return pixels
 
-    def see(self, windows: Sequence[_Window]) -> None:
-        """Read the frames that were not read yet, and forget those that no window will show."""
+    def see(self, windows: Sequence[_Window], seen: _Seen) -> None:
+        """Read the frames that were not read yet, and forget those that no window will show.
+
+        Args:
+            windows: the next ones of a video.
+            seen: of that video, changed in place.
+        """
         first = min(min(window.indices) for window in windows)
-        self._seen = {index: kept for index, kept in self._seen.items() if index >= first}
+        for index in [each for each in seen if each < first]:
+            del seen[index]
         new = {
             index: pixels
             for window in windows
             for index, pixels in zip(window.indices, window.pixels, strict=True)
-            if index not in self._seen
+            if index not in seen
         }
         if new:
-            self._seen |= zip(new, self._batches.run(list(new.values()), self._read), strict=True)
-
-    def forget(self) -> None:
-        """End with a video: the next one's frames have the same numbers."""
-        self._seen.clear()
+            seen |= zip(new, self._batches.run(list(new.values()), self._read), strict=True)
 
     def _read(self, pixels: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         import torch
@@ -261,19 +271,22 @@ class _GitSpeaker:
             hidden = self._vision(batch).last_hidden_state
         return list(hidden[: len(pixels)])
 
-    def generate(self, windows: Sequence[_Window], generation: dict[str, Any]) -> torch.Tensor:
+    def generate(
+        self, windows: Sequence[_Window], seen: _Seen, generation: dict[str, Any]
+    ) -> torch.Tensor:
         """Tokens of each window's caption. The seen frames go where pixels would, and are let through."""
         import torch
 
-        seen = torch.stack(
-            [torch.stack([self._seen[index] for index in window.indices]) for window in windows]
+        shown = torch.stack(
+            [torch.stack([seen[index] for index in window.indices]) for window in windows]
         )
         # (windows, frames, 1, tokens, dim) where pixels have (windows, frames, channels, height,
         # width); a model of one picture has no axis for frames.
         is_of_video = self._model.config.num_image_with_embedding is not None
-        inputs: dict[str, Any] = {"pixel_values": seen[:, :, None] if is_of_video else seen}
-        if self._prompt is not None:
-            inputs |= _beginning(self._processor, self._prompt, len(windows), self._model.device)
+        inputs: dict[str, Any] = {"pixel_values": shown[:, :, None] if is_of_video else shown}
+        if self._beginning is not None:
+            ids = torch.tensor([self._beginning] * len(windows), device=self._model.device)
+            inputs |= {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
         tokens: torch.Tensor = self._model.generate(**inputs, **generation)
         return tokens
 
@@ -288,24 +301,27 @@ class _ImageSpeaker:
         self._processor = processor
         self._prompt = options.prompt
         self._chats = chats
+        # The tokenizers of transformers are not to be used by two threads at once.
+        self._processing = threading.Lock()
 
     def pixels(self, frame: Frame) -> Frame:
         """The frame as it is: the processor of an instruction-tuned model sees picture and text."""
         return frame
 
-    def see(self, windows: Sequence[_Window]) -> None:
+    def see(self, windows: Sequence[_Window], seen: _Seen) -> None:
         """Nothing is kept: no two windows have one middle, but the padded ones at the end."""
 
-    def forget(self) -> None:
-        """Nothing was kept."""
-
-    def generate(self, windows: Sequence[_Window], generation: dict[str, Any]) -> torch.Tensor:
+    def generate(
+        self, windows: Sequence[_Window], _seen: _Seen, generation: dict[str, Any]
+    ) -> torch.Tensor:
         """Tokens of each window's caption, without those of an instruction."""
         pictures = [window.pixels[0] for window in windows]
         given: dict[str, Any] = {"images": pictures, "return_tensors": "pt"}
         if self._prompt is not None:
             given |= {"text": [self._text()] * len(pictures), "padding": True}
-        inputs = self._processor(**given).to(self._model.device, self._model.dtype)
+        with self._processing:
+            inputs = self._processor(**given)
+        inputs = inputs.to(self._model.device, self._model.dtype)
         tokens: torch.Tensor = self._model.generate(**inputs, **generation)
         return tokens[:, inputs["input_ids"].shape[1] :] if self._chats else tokens
 
@@ -332,14 +348,10 @@ def _already_seen() -> torch.nn.Module:
     return AlreadySeen()
 
 
-def _beginning(processor: Any, prompt: str, count: int, device: torch.device) -> dict[str, Any]:
+def _beginning(processor: Any, prompt: str) -> list[int]:
     """The tokens captions begin with: the start token and the prompt's, without an end."""
-    import torch
-
     tokenizer = processor.tokenizer
-    ids = [tokenizer.cls_token_id, *tokenizer(prompt, add_special_tokens=False)["input_ids"]]
-    tokens = torch.tensor([ids] * count, device=device)
-    return {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
+    return [tokenizer.cls_token_id, *tokenizer(prompt, add_special_tokens=False)["input_ids"]]
 
 
 def _captioner_config(folder: Path, options: CaptionerOptions) -> PretrainedConfig:

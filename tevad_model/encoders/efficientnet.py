@@ -26,6 +26,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from tevad_model.encoders.base import Features, Frame, snippets
+from tevad_model.encoders.once import built_once
 from tevad_model.encoders.onnx import cached_network, quiet_exporter, session
 from tevad_model.errors import VideoError
 from tevad_model.fingerprint import Fingerprint, sha256_file
@@ -192,7 +193,7 @@ class EfficientNetEncoder:
         motion = by_snippet[:, self.options.appearance :].mean(axis=1)
         return np.concatenate([appearance, motion], axis=-1)
 
-    @cached_property
+    @built_once
     def _session(self) -> onnxruntime.InferenceSession:
         return session(exported_network(self._cache), self.options.threads)
 

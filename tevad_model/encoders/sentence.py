@@ -10,6 +10,7 @@ How such a model is tuned on captions is :mod:`tevad_model.encoders.simcse`'s.
 
 from __future__ import annotations
 
+import threading
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import cached_property
@@ -22,6 +23,7 @@ from pydantic import Field
 from tevad_model.encoders import hub
 from tevad_model.encoders.base import Features
 from tevad_model.encoders.batching import Batches
+from tevad_model.encoders.once import built_once
 from tevad_model.encoders.pretrained import ModelOptions, quiet_loading, read_config
 from tevad_model.errors import InputError
 from tevad_model.fingerprint import Fingerprint
@@ -77,6 +79,8 @@ class SentenceTransformerEncoder:
         self._folder = _folder(options)
         self._pooling = _pooling(self._folder, options)
         self._batches = Batches(options.batch_size, f"{SECTION}.options.batch_size")
+        # The tokenizers of transformers are not to be used by two threads at once.
+        self._embedding = threading.Lock()
 
     @cached_property
     def fingerprint(self) -> Fingerprint:
@@ -96,7 +100,7 @@ class SentenceTransformerEncoder:
         """Length of an embedding."""
         return int(self.model.get_embedding_dimension() or 0)
 
-    @cached_property
+    @built_once
     def model(self) -> SentenceTransformer:
         """The model of sentence-transformers."""
         from sentence_transformers import SentenceTransformer
@@ -119,15 +123,16 @@ class SentenceTransformerEncoder:
 
         What else is being embedded never changes a sentence's embedding, not even in the last
         bit: sentences of one length in tokens go together, so that none is padded, and a batch
-        that is not full is filled with one of its own.
+        that is not full is filled with one of its own. Threads that embed at once take turns.
 
         Raises:
             InputError: if not even one sentence fits the memory.
         """
         result = np.empty((len(sentences), self.dim), dtype=np.float32)
-        for rows in self._rows_by_length(sentences).values():
-            texts = [sentences[row] for row in rows]
-            result[rows] = np.stack(self._batches.run(texts, self._embed_batch))
+        with self._embedding:
+            for rows in self._rows_by_length(sentences).values():
+                texts = [sentences[row] for row in rows]
+                result[rows] = np.stack(self._batches.run(texts, self._embed_batch))
         return result
 
     def _embed_batch(self, texts: Sequence[str]) -> list[Features]:

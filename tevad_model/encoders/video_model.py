@@ -24,6 +24,7 @@ from pydantic import Field
 from tevad_model.encoders import hub
 from tevad_model.encoders.base import Features, Frame, snippets
 from tevad_model.encoders.batching import Batches
+from tevad_model.encoders.once import built_once
 from tevad_model.encoders.onnx import cached_network, quiet_exporter, session
 from tevad_model.encoders.pixels import PixelFormat
 from tevad_model.encoders.pretrained import ModelOptions, quiet_loading, read_config
@@ -157,12 +158,12 @@ class VideoModelEncoder:
             features: Features = self._network(batch).float().cpu().numpy()
         return features
 
-    @cached_property
+    @built_once
     def _network(self) -> Any:
         network = _load(self._folder, self._config, self.options)
         return network.to(self.options.torch_device, self.options.torch_dtype).eval()
 
-    @cached_property
+    @built_once
     def _session(self) -> Any:
         identity = f"{hub.weights_hash(self._folder)} {CODE_VERSION}"
         return session(cached_network(self._cache, "video-model", identity, self._export))
