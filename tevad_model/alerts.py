@@ -7,7 +7,7 @@ false alarms an hour. Doesn't: where scores come from (:mod:`tevad_model.live`) 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,7 +20,12 @@ VALIDATION_FILE = "validation.json"
 """Beside a trained model: what was said of the videos that it was validated on."""
 
 _CANDIDATES = 256
-"""Levels that are tried: scores of normal videos, evenly spaced by rank."""
+"""Levels that are tried, at most: scores of normal videos, their ranks from the highest on spaced
+evenly in logarithm, as false alarms are few and so decided among the highest."""
+
+_IN_ALERT = 0.1
+"""Share of normal videos' time that may be spent in alert. Far down a whole video is one alert, and
+their number says nothing any more."""
 
 
 @dataclass(frozen=True)
@@ -94,10 +99,12 @@ def alerts(scores: Iterable[float], high: float, low: float) -> int:
 def choose_levels(
     videos: Sequence[ValidationVideo], false_alarms_per_hour: float, where: str
 ) -> AlertLevels:
-    """The lowest levels that keep to a number of false alarms an hour on validation videos.
+    """The levels for a number of false alarms an hour on validation videos.
 
-    ``low`` lies halfway between ``high`` and the median score of the normal videos. Segments are
-    means over a part of a video, so that a peak much shorter than one is not seen here.
+    From the highest on they are lowered as long as the normal videos raise no more alerts than that,
+    and are in alert for a tenth of their time at most. ``low`` lies halfway between ``high`` and
+    the median score of the normal videos. Segments are means over a part of a video, so that a peak
+    much shorter than one is not seen here.
 
     Args:
         videos: the validation videos.
@@ -105,29 +112,58 @@ def choose_levels(
         where: the videos are from, for the message.
 
     Raises:
-        InputError: if there is no normal video.
+        InputError: if there is no normal video, or even at the highest level there are more false
+            alarms, as where normal videos reach a score of 1.
     """
     normal = [video for video in videos if not video.abnormal]
-    abnormal = [video for video in videos if video.abnormal]
     hours = sum(video.seconds for video in normal) / 3600
     if hours <= 0:
         raise InputError(
             f"{where}: was validated on no normal video, so no threshold can be chosen for a "
             "number of false alarms; give one by --threshold"
         )
-    scores = np.sort(np.concatenate([video.scores for video in normal]))
+    chosen: AlertLevels | None = None
+    for high, low in _from_the_highest(normal, videos):
+        rate = sum(alerts(video.scores, high, low) for video in normal) / hours
+        share = sum(_seconds_in_alert(video, high, low) for video in normal) / (3600 * hours)
+        if rate > false_alarms_per_hour or share > _IN_ALERT:
+            break
+        chosen = AlertLevels(high, low, rate, hours, _detected(videos, high, low))
+    if chosen is None:
+        raise InputError(
+            f"{where}: no level keeps to {false_alarms_per_hour:g} false alarms an hour: at {high:g} "
+            f"normal validation videos still raise {rate:.2g}, and are in alert for {share:.0%} of "
+            "their time; allow more by --false-alarms, or choose by yourself by --threshold"
+        )
+    return chosen
+
+
+def _from_the_highest(
+    normal: Sequence[ValidationVideo], videos: Sequence[ValidationVideo]
+) -> Iterator[tuple[float, float]]:
+    """Levels, high and low: above a score of a normal video, halfway to the next score of any."""
+    scores = np.sort(np.concatenate([video.scores for video in normal]))[::-1]
     every = np.unique(np.concatenate([video.scores for video in videos]))
     median = float(np.median(scores))
-    ranks = np.linspace(0, len(scores) - 1, min(_CANDIDATES, len(scores))).astype(int)
-    for score in np.unique(scores[ranks]):
+    ranks = np.geomspace(1, len(scores), _CANDIDATES).astype(int) - 1
+    for score in np.unique(scores[ranks])[::-1]:
         above = every[every > score]
         high = float((score + (above[0] if len(above) else 1.0)) / 2)
-        low = (high + min(median, high)) / 2
-        rate = sum(alerts(video.scores, high, low) for video in normal) / hours
-        if rate <= false_alarms_per_hour:
-            break
-    detected = [alerts(video.scores, high, low) > 0 for video in abnormal]
-    return AlertLevels(high, low, rate, hours, float(np.mean(detected)) if detected else 0.0)
+        yield high, (high + min(median, high)) / 2
+
+
+def _seconds_in_alert(video: ValidationVideo, high: float, low: float) -> float:
+    hysteresis, segments = Hysteresis(high, low), 0
+    for score in video.scores:
+        hysteresis.begins(score)
+        segments += hysteresis.is_on
+    return video.seconds * segments / len(video.scores)
+
+
+def _detected(videos: Sequence[ValidationVideo], high: float, low: float) -> float:
+    """Share of the abnormal videos with an alert; 0 if there is no such video."""
+    found = [alerts(video.scores, high, low) > 0 for video in videos if video.abnormal]
+    return float(np.mean(found)) if found else 0.0
 
 
 def write_validation(path: Path, videos: Sequence[ValidationVideo]) -> None:

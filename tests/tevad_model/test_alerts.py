@@ -66,6 +66,37 @@ def test_more_false_alarms_detect_more() -> None:
     assert 0 < few.detected < many.detected <= 1
 
 
+def test_an_alert_that_never_ends_is_no_way_to_raise_few() -> None:
+    """Far down each hour is one alert, fewer than the two that are allowed."""
+    random = np.random.default_rng(1)
+    normal = [ValidationVideo(False, HOUR, tuple(random.uniform(0.05, 0.3, 32))) for _ in range(20)]
+    abnormal = [ValidationVideo(True, HOUR, (0.1, 0.9, 0.1))]
+    levels = choose_levels(normal + abnormal, 2.0, "the model")
+    assert 0.2 < levels.high < 0.3
+    assert 0 < levels.false_alarms_per_hour <= 2
+
+
+def test_normal_videos_are_in_alert_for_a_tenth_of_their_time_at_most() -> None:
+    """One slow fall: at every level it is a single alert."""
+    fall = 0.8 * np.linspace(1, 0, 100) ** 8
+    levels = choose_levels([ValidationVideo(False, HOUR, tuple(fall))], 5.0, "the model")
+    share = np.mean(fall >= levels.low)
+    assert levels.false_alarms_per_hour == 1
+    assert 0.05 < share <= 0.1
+
+
+def test_of_many_normal_videos_nearly_as_many_alarms_as_allowed_are_used() -> None:
+    """What is allowed is few of all segments."""
+    levels = choose_levels(videos(normal=400, abnormal=20), 0.05, "the model")
+    assert 0.04 < levels.false_alarms_per_hour <= 0.05
+
+
+def test_where_no_level_keeps_to_the_number_that_is_said() -> None:
+    saturated = ValidationVideo(False, 60.0, (0.1, 1.0, 0.1, 0.1) * 10)
+    with pytest.raises(InputError, match=r"models:/x/1: .* 0 false alarms .* at 1 .*--threshold"):
+        choose_levels([saturated], 0.0, "models:/x/1")
+
+
 def test_without_a_normal_video_a_threshold_has_to_be_given() -> None:
     with pytest.raises(InputError, match=r"models:/x/1: .*--threshold"):
         choose_levels(videos(normal=0), 1.0, "models:/x/1")
