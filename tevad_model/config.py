@@ -123,7 +123,8 @@ class TrainingParams(BaseModel):
         "auto", description="Where to compute; auto takes CUDA, then MPS, then the CPU."
     )
     mixed_precision: bool = Field(
-        False, description="bfloat16 products in training; weights and losses stay float32."
+        False,
+        description="bfloat16 products in training steps; weights, losses and scores stay float32.",
     )
     compile: bool = Field(False, description="Run the network through torch.compile.")
 

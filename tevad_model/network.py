@@ -378,11 +378,15 @@ class TevadNetwork(nn.Module):
         return visual + text if self.fusion == "add" else visual * text
 
     def classify(self, features: Tensor) -> Tensor:
-        """Score of each crop of each snippet: (B, C, T, F) to (B, C, T, 1) in [0, 1]."""
+        """Score of each crop of each snippet: (B, C, T, F) to (B, C, T, 1) in [0, 1].
+
+        The sigmoid is in float32 whatever the products are in: in bfloat16 it is 1 from a logit of
+        6.3 on, where a wrong score would have no gradient.
+        """
         first, second, last = self.head
         x = self.dropout(F.relu(first(features)))
         x = self.dropout(F.relu(second(x)))
-        return torch.sigmoid(last(x))
+        return torch.sigmoid(last(x).float())
 
 
 def _linear(inputs: int, outputs: int, *, bias: bool = True) -> nn.Linear:

@@ -396,7 +396,9 @@ class _Run:
         self.step += 1
         torch.manual_seed(_step_seed(self.seed, self.step))
         self.network.train()
-        output = self._forward(self.forward, chosen)
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=params.mixed_precision):
+            output = self._forward(self.forward, chosen)
+        output = Output(output.scores, output.magnitudes.float(), output.features.float())
         self._check_output(output, chosen)
         is_abnormal = torch.from_numpy(self.bags.labels[chosen]).to(self.device)
         losses = tevad_loss(output, is_abnormal, params)
@@ -412,10 +414,7 @@ class _Run:
     def _forward(self, network: Callable[..., Output], bags: IntArray) -> Output:
         visual = _tensor(self.bags.visual, bags, self.device)
         text = _tensor(self.bags.text, bags, self.device)
-        mixed = self.params.mixed_precision
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=mixed):
-            output = network(visual, text)
-        return Output(output.scores.float(), output.magnitudes.float(), output.features.float())
+        return network(visual, text)
 
     def _check_output(self, output: Output, bags: IntArray) -> None:
         """Stop where the network's output is not finite, before a loss is made of it."""
@@ -466,7 +465,7 @@ class _Run:
 
     @torch.no_grad()
     def predict(self, bags: IntArray) -> _Predictions:
-        """What the network says of bags, without dropout."""
+        """What the network says of bags, without dropout and in float32, as it scores later on."""
         network = self.forward if self.average is None else self.average.module
         self.outcome.eval()
         said = _Predictions.none(len(bags), self.params.segments)

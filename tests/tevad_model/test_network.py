@@ -192,6 +192,18 @@ def test_dropout_is_drawn_for_every_crop() -> None:
     assert not torch.equal(features[:, 0, :, VISUAL:], features[:, 1, :, VISUAL:])
 
 
+def test_a_wrong_and_certain_score_keeps_its_gradient_in_bfloat16() -> None:
+    net = network()
+    last = net.head[-1]
+    nn.init.zeros_(last.weight)
+    nn.init.constant_(last.bias, 6.5)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        scores = net(torch.randn(1, 1, 4, VISUAL), torch.randn(1, 4, TEXT)).scores
+    assert scores.dtype == torch.float32
+    F.binary_cross_entropy(scores, torch.zeros_like(scores)).backward()
+    assert float(last.bias.grad) == pytest.approx(1, abs=0.01)
+
+
 def test_input_standardises_by_the_training_rows() -> None:
     rows = torch.randn(50, 4) * torch.tensor([1.0, 5.0, 0.1, 0.0]) + 3
     layer = FeatureInput(4, standardize=True)

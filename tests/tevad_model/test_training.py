@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tevad_model.artifact import Model
-from tevad_model.bags import VideoExample
+from tevad_model.bags import VideoExample, cut_bags
 from tevad_model.config import TrainingParams
 from tevad_model.errors import InputError
 from tevad_model.scoring import score
@@ -340,6 +340,20 @@ def test_mixed_precision_stays_close(tmp_path: Path) -> None:
     first, second = plain.history[-1].losses["loss"], mixed.history[-1].losses["loss"]
     assert first != second
     assert second == pytest.approx(first, rel=0.05)
+
+
+def test_mixed_precision_ends_with_training(tmp_path: Path) -> None:
+    """Validation scores, and so step and threshold, are those that the kept model gives."""
+    params = quick(selection="holdout", mixed_precision=True)
+    result = train(examples(), params, seed=0, work_dir=tmp_path)
+    bags = cut_bags(examples(), params.modality, params.segments, tmp_path)
+    held_out = [bags.videos.index(video) for video in result.validation_videos]
+    assert bags.visual is not None
+    assert bags.text is not None
+    visual, text = (torch.from_numpy(each[held_out]).float() for each in (bags.visual, bags.text))
+    with torch.no_grad():
+        scores = result.picked.network(visual, text).scores
+    np.testing.assert_allclose(result.validation_scores, scores.numpy(), rtol=1e-5)
 
 
 @pytest.mark.parametrize("at_once", [1, 13, 1000])
