@@ -12,7 +12,14 @@ from rtsp_server import Session, rtsp_server
 
 from tevad_model import video
 from tevad_model.errors import InputError
-from tevad_model.stream import Connection, Stream, StreamLostError, without_credentials
+from tevad_model.stream import (
+    BEHIND_S,
+    Connection,
+    Stream,
+    StreamLostError,
+    _Clock,
+    without_credentials,
+)
 
 WriteVideo = Callable[..., Path]
 FRAMES = 100
@@ -88,6 +95,25 @@ def test_pictures_that_are_taken_too_slowly_end_the_connection(clip: Path) -> No
         pytest.raises(StreamLostError, match="cannot keep up"),
     ):
         take(connection)
+
+
+@pytest.mark.parametrize("drift", [-1e-4, 1e-4])
+def test_a_clock_that_drifts_is_not_late(drift: float) -> None:
+    clock = _Clock()
+    late = [clock.behind(now * (1 - drift), now) for now in range(0, 48 * 3600, 5)]
+    assert max(late) < 0.2
+
+
+def test_pictures_that_come_later_and_later_are_late() -> None:
+    """Two hundredths too slow; and one time stamp that is ahead is held against it for minutes only."""
+    clock = _Clock()
+    late = [clock.behind(now / 1.02, now) for now in range(0, 900, 5)]
+    assert late[-1] > BEHIND_S
+    clock = _Clock()
+    clock.behind(5.0, 0.0)
+    late = [clock.behind(now, now) for now in range(1, 3600)]
+    assert late[0] == 5
+    assert late[-1] == 0
 
 
 def test_a_stop_ends_the_pictures(clip: Path) -> None:
