@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,8 +56,9 @@ class Alert:
     Attributes:
         stream: its name, without credentials.
         model: the version that scored it, ``models:/<name>/<version>``.
-        at: when the snippet it began with was seen, ISO 8601 in UTC.
-        start_s: of that snippet, in seconds of the connection (of the file, if it is one).
+        at: when the first picture of the snippet it began with came, ISO 8601 in UTC.
+        start_s: of that snippet, in seconds of the connection (of the file, if it is one) by the
+            stated frame rate, which a camera may not quite keep.
         score: of that snippet.
         caption: of that snippet.
         scores: of the snippets up to it, it last.
@@ -134,7 +135,7 @@ class Watched:
 
 
 OnSnippet = Callable[[str, "LiveSnippet", float], None]
-"""Is given a stream's name, a snippet, and when it began in seconds of its connection."""
+"""Is given a stream's name, a snippet, and its start in seconds of its connection, by its frame rate."""
 
 
 @dataclass(frozen=True)
@@ -226,8 +227,7 @@ class Watcher:
             if self.on_snippet is not None:
                 self.on_snippet(watched.stream, snippet, start_s)
             if hysteresis.begins(snippet.score):
-                at = datetime.fromtimestamp(connection.began + start_s, UTC)
-                alert = self._alert(watched.stream, snippet, at, start_s, scores)
+                alert = self._alert(watched.stream, snippet, recent.came(snippet), start_s, scores)
                 recent.write_clip(alert.folder / CLIP)
                 files.write_json(alert.folder / ALERT, alert.to_json())
                 watched.alerts.append(alert.folder)
@@ -265,7 +265,7 @@ class Watcher:
 
 
 class _Recent:
-    """The last pictures of a connection, and when each snippet's last one was taken."""
+    """The last pictures of a connection, and when each of them was taken."""
 
     def __init__(self, span_s: float, fps: float) -> None:
         self._fps = fps
@@ -282,11 +282,18 @@ class _Recent:
             self._taken.append((count, time.monotonic()))
             yield frame
 
+    def came(self, snippet: LiveSnippet) -> datetime:
+        """When the first picture of a snippet was taken."""
+        return datetime.now(UTC) - timedelta(seconds=self._since(snippet.start_frame + 1))
+
     def age(self, snippet: LiveSnippet) -> float:
         """Seconds since the last picture of a snippet was taken."""
-        last = snippet.start_frame + snippet.frames
-        moments = [moment for count, moment in self._taken if count >= last]
-        return time.monotonic() - moments[0] if moments else 0.0
+        return self._since(snippet.start_frame + snippet.frames)
+
+    def _since(self, number: int) -> float:
+        """Seconds since a picture was taken, counted from 1, or the oldest that is remembered after it."""
+        moment = next(moment for count, moment in self._taken if count >= number)
+        return time.monotonic() - moment
 
     def write_clip(self, path: Path) -> None:
         """Write the pictures as a video."""

@@ -142,7 +142,6 @@ class Connection:
         stream: which one.
         fps: frames a second.
         damaged: packets so far that could not be decoded and were passed over.
-        began: wall-clock time of its first picture, seconds since 1970; 0 before.
     """
 
     stream: Stream
@@ -151,7 +150,6 @@ class Connection:
     fps: float
     stop: threading.Event
     damaged: int = 0
-    began: float = 0.0
     _clock: _Clock = field(default_factory=lambda: _Clock())
 
     def frames(self) -> Iterator[Frame]:
@@ -173,7 +171,6 @@ class Connection:
             if packet is None:
                 return
             for picture in self._decoded(packet):
-                self.began = self.began or time.time()
                 self._keep_up(picture)
                 yield picture
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,25 @@ def test_one_abnormal_stretch_is_one_alert(
     second = sorted(scores)[-2]
     both = watcher(scorer, tmp_path, high=second, low=0.0).watch(Stream(str(clip)), stop)
     assert len(both.alerts) == 1
+
+
+def test_an_alert_tells_when_its_snippet_came_whatever_frame_rate_is_stated(
+    scorer: LiveScorer, clip: Path, tmp_path: Path, stop: threading.Event
+) -> None:
+    """By the stated rate the second snippet begins half a minute after the first."""
+    slow, scores = Stream(str(clip), fps=0.5), list[float]()
+    never = watcher(
+        scorer, tmp_path, high=2.0, low=2.0, on_snippet=lambda _, s, __: scores.append(s.score)
+    )
+    never.watch(slow, stop)
+    level = max(scores[1:])
+    began = datetime.now(UTC)
+    watched = watcher(scorer, tmp_path, high=level, low=level).watch(slow, stop)
+    ended = datetime.now(UTC)
+    record = json.loads((watched.alerts[-1] / ALERT).read_text())
+    assert record["start_s"] >= 32
+    came = datetime.fromisoformat(record["at"])
+    assert began - timedelta(milliseconds=1) <= came <= ended
 
 
 def test_a_stream_that_drops_and_stalls_is_connected_to_again(

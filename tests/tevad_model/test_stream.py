@@ -42,7 +42,6 @@ def test_a_stream_gives_the_pictures_of_the_file_behind_it(clip: Path) -> None:
     with rtsp_server(clip) as server, Stream(server.address, max_side=48).connect() as connection:
         got = list(connection.frames())
         assert connection.fps == 10.0
-        assert time.time() - connection.began < 600
     assert len(got) == FRAMES
     assert all((one == other).all() for one, other in zip(got, expected, strict=True))
 
