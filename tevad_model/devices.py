@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -40,6 +41,11 @@ def resolve_device(name: str) -> torch.device:
     if not present.get(name, False):
         raise InputError(f"device: {name!r} is not available here; use 'auto' or 'cpu'")
     return torch.device(name)
+
+
+def cores() -> int:
+    """The processors that this process may use, which can be fewer than the machine has."""
+    return len(os.sched_getaffinity(0))
 
 
 def set_threads(count: int) -> None:

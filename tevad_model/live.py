@@ -10,7 +10,6 @@ Belongs here: from pictures to snippet scores. Doesn't: where pictures come from
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from tevad_model.bags import FloatFeatures
+from tevad_model.devices import cores
 from tevad_model.encoders.base import Features, Frame
 from tevad_model.errors import InputError
 from tevad_model.pipeline import Pipeline
@@ -96,7 +96,7 @@ class LiveScorer:
         self._lookahead = lookahead
         # No more streams than cores encode at a time. Others would not be sooner done: they would
         # take Python's lock from each other at each picture, at half of what encoding costs.
-        self._turns = threading.Semaphore(os.cpu_count() or 1)
+        self._turns = threading.Semaphore(cores())
         self._embed = lru_cache(_CAPTIONS_KNOWN)(self._embed_one)
 
     @property

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -71,14 +70,14 @@ def watch(
     from assets.workspace.tracking import Tracking
     from orchestration.notifications import build_notifier
     from orchestration.watching import Watcher
-    from tevad_model.devices import set_threads
+    from tevad_model.devices import cores, set_threads
     from tevad_model.live import LOOKAHEAD, LiveScorer
 
     project = current_project()
     tracking = Tracking.of(project)
     notifiers = [build_notifier(name) for name in tell]
     # Streams run side by side; threads of their own would only get into each other's way.
-    set_threads(max(1, (os.cpu_count() or 1) // len(streams)))
+    set_threads(max(1, cores() // len(streams)))
     with (
         loaded(model or default_model(tracking), tracking, project.cache, at_once=True) as (
             version,

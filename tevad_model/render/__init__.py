@@ -11,7 +11,6 @@ order and on any number of threads.
 
 from __future__ import annotations
 
-import os
 import zlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +22,7 @@ import numpy as np
 
 from tevad_model import timeline, video
 from tevad_model.dataset import EventRow, VideoRow, format_events, format_videos
+from tevad_model.devices import cores
 from tevad_model.encoders.base import Frame
 from tevad_model.errors import InputError
 from tevad_model.render import actors
@@ -126,7 +126,7 @@ def render(
         video.encode(folder / "videos" / f"{clip.name}.mp4", clip.pictures(), clip.fps, crf=_CRF)
         return [EventRow(clip.name, start, end, kind) for start, end, kind in clip.events()]
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         events = [
             row for of_clip in pool.map(write, [clip for clip, *_ in planned]) for row in of_clip
         ]
