@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "srt", "udp", "tcp")
 """Protocols that a stream may come by. Others, such as ``concat:``, reach what they should not."""
 
+OPEN_S = 10.0
+"""Seconds within which a connection has to be made and to have said what it brings."""
+
 STALL_S = 10.0
 """Seconds without a packet after which a connection counts as stalled."""
 
@@ -69,6 +72,7 @@ class Stream:
         address: a URL, or the path of a file.
         max_side: limit of the pictures' longer side in pixels; None for none.
         fps: frames a second, where the stream does not say; else None.
+        open_s: see :data:`OPEN_S`.
         stall_s: see :data:`STALL_S`.
         behind_s: see :data:`BEHIND_S`.
     """
@@ -76,6 +80,7 @@ class Stream:
     address: str
     max_side: int | None = None
     fps: float | None = None
+    open_s: float = OPEN_S
     stall_s: float = STALL_S
     behind_s: float = BEHIND_S
 
@@ -105,7 +110,10 @@ class Stream:
         options = {"rtsp_transport": "tcp"} if self.address.startswith("rtsp") else {}
         try:
             container = av.open(
-                location, options=options, timeout=self.stall_s, metadata_errors="replace"
+                location,
+                options=options,
+                timeout=(self.open_s, self.stall_s),
+                metadata_errors="replace",
             )
         except (av.FFmpegError, OSError) as error:
             raise StreamLostError(f"{self.name}: cannot be opened: {_reason(error)}") from None

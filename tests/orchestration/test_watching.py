@@ -108,17 +108,17 @@ def test_an_alert_tells_when_its_snippet_came_whatever_frame_rate_is_stated(
 def test_a_stream_that_drops_and_stalls_is_connected_to_again(
     scorer: LiveScorer, clip: Path, tmp_path: Path, stop: threading.Event
 ) -> None:
-    """It is stopped at the first score of the third connection."""
-    with rtsp_server(clip, Session(drop_after=20), Session(stall_after=20)) as server:
+    """It is stopped at the first score of the third connection, or of one after it."""
+    with rtsp_server(clip, Session(drop_after=20), Session(stall_after=100)) as server:
 
         def on_snippet(*_: object) -> None:
-            if server.played == 3:
+            if server.played >= 3:
                 stop.set()
 
         watched = watcher(scorer, tmp_path, give_up_s=None, on_snippet=on_snippet).watch(
             Stream(server.address, stall_s=1.0), stop
         )
-    assert watched.connections == 3
+    assert watched.connections >= 3
 
 
 def test_a_stream_that_does_not_come_back_is_given_up(
@@ -127,7 +127,7 @@ def test_a_stream_that_does_not_come_back_is_given_up(
     with rtsp_server(clip) as server:
         address = server.address
     with pytest.raises(StreamLostError, match="cannot be opened"):
-        watcher(scorer, tmp_path).watch(Stream(address, stall_s=2.0), stop)
+        watcher(scorer, tmp_path).watch(Stream(address), stop)
 
 
 def test_a_corrupt_packet_does_not_end_the_watch(
