@@ -5,6 +5,7 @@ matches it with what was made of it elsewhere, and writes the manifest every lat
 Nothing of a video's content is judged here.
 """
 
+import errno
 import shutil
 import time
 from collections import Counter, defaultdict
@@ -27,6 +28,7 @@ from assets.workspace.project import Dataset
 from assets.workspace.ready_made import ReadyMadeIntake
 from assets.workspace.sources import Source, SourceFile, open_source
 from assets.workspace.stage import StageReport
+from tevad_model.atomic import replacing
 from tevad_model.dataset import EventRow, VideoRow, format_events, parse_events
 from tevad_model.errors import InputError, VideoError
 from tevad_model.fingerprint import sha256_file
@@ -297,7 +299,7 @@ class _Intake:
             return _row(row, str(error).replace(str(fetched), row.path))
         digest, size = sha256_file(whole), whole.stat().st_size
         path = f"{VIDEOS}/{row.video}{whole.suffix.lower()}"
-        whole.replace(self._folder / path)
+        _move(whole, self._folder / path)
         return replace(
             _row(row),
             path=path,
@@ -330,6 +332,18 @@ class _Intake:
             address = str(self._dataset.entry.source)  # rows with a path come from a source
             self._source = open_source(address, self._dataset.project.root)
         return self._source
+
+
+def _move(path: Path, to: Path) -> None:
+    """Move a file to its place, whole or not at all, from another file system too."""
+    try:
+        path.replace(to)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        with replacing(to) as temporary:
+            shutil.copyfile(path, temporary)
+        path.unlink()
 
 
 def _stamp(path: Path) -> str:

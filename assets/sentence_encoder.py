@@ -242,11 +242,8 @@ def _tune(dataset: Dataset, captions: list[str], key: str, folder: Path) -> Tuni
     if not tuning.improved:
         reason = "tuned, and not kept: alignment and uniformity did not both improve"
         return TuningRecord(key, False, reason, len(captions), figures=asdict(tuning))
-    made = dataset.work / STAGE
-    if made.exists():
-        shutil.rmtree(made)
-    model.save_pretrained(str(made), create_model_card=False)
-    made.rename(folder / MODEL)
+    # To its place at once: without the record, which comes last, it is nobody's result.
+    model.save_pretrained(str(folder / MODEL), create_model_card=False)
     reason = "tuned, and kept: alignment and uniformity improved"
     return TuningRecord(
         key, True, reason, len(captions), hub.weights_hash(folder / MODEL), asdict(tuning)

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from assets.raw_videos import INCOMING
-from assets.sentence_encoder import STAGE as TUNING
 from assets.tevad_model import STAGE as TRAINING
 from assets.tevad_model import has_current_models
 from assets.workspace import files
@@ -51,7 +50,7 @@ def heaps(project: Project, datasets: Iterable[Dataset]) -> list[Heap]:
 
 def _done(dataset: Dataset) -> Iterator[Path]:
     """Work folders that the next run would begin anew or has no use for."""
-    folders = [dataset.work / INCOMING, dataset.work / TUNING]
+    folders = [dataset.work / INCOMING]
     if has_current_models(dataset):
         folders.append(dataset.work / TRAINING)  # else training goes on from there
     return (folder for folder in folders if folder.is_dir() and any(folder.iterdir()))

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from s3_server import S3Server
 
 from assets.raw_videos import (
+    INCOMING,
     ingest_raw_videos,
     read_events,
     read_raw_videos,
@@ -440,3 +442,24 @@ def test_a_bucket_that_refuses_is_no_reason_to_go_on(
     write_dataset(dataset.project.root, "site", DatasetParams(source="s3://no-such-bucket/x"))
     with pytest.raises(SourceRefusedError, match="no such bucket"):
         listing.refresh_if_reachable(Project.find().dataset("site"))
+
+
+def test_data_may_lie_on_a_disk_of_their_own(dataset: Dataset, source: Path) -> None:
+    other = Path("/dev/shm")  # noqa: S108 - a file system that is not the data's
+    if not other.is_dir() or other.stat().st_dev == dataset.project.root.stat().st_dev:
+        pytest.skip("no second file system to write to")
+    frame_folder(source / "frames", 12)
+    table(source, "frames,frames,normal,train")
+    write_dataset(dataset.project.root, "site", DatasetParams(source=str(source), fps=8.0))
+    found = Project.find().dataset("site")
+    with tempfile.TemporaryDirectory(dir=other) as folder:
+        found.work.parent.mkdir(parents=True)
+        found.work.symlink_to(folder)
+        assert take_in(found) == {}
+        assert ingest_raw_videos(found).done == 0
+        assert not list((found.work / INCOMING).glob("*.mp4"))
+    good = read_raw_videos(found).by_video()["good"]
+    assert video_path(found, good).read_bytes() == (source / "good.mp4").read_bytes()
+    assert {path.name for path in (found.stage("raw_videos") / "videos").iterdir()} == {
+        "good.mp4", "odd.mp4", "frames.mp4",
+    }  # fmt: skip
