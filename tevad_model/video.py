@@ -360,7 +360,9 @@ class _Reader:
     A cut file must not pass for a short video. Decoders conceal a lot, so each of these ends the
     pass: a packet or picture flagged as corrupt, fewer packets than the file's index lists, an end
     before the one that the header states, and a part of a transport stream packet. What cannot be
-    noticed is a stream without a stated length (MPEG-TS, raw H.264) cut between two of its units.
+    noticed is a stream without a stated length cut between two of its units: MPEG-TS, raw H.264, and
+    MP4 in fragments, cut at one's end or in the next one's header. The list of fragments (``mfra``)
+    is no proof, as many recorders write none.
     """
 
     def __init__(self, path: Path) -> None:
