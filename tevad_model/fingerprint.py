@@ -1,7 +1,8 @@
 """What an encoder's output depends on, as one short hash, and how two of them differ.
 
 A fingerprint changes with the weights, the code version and any parameter that changes the output,
-and with nothing else (not the batch size, the device or the number of threads).
+and with nothing else (not the batch size, the device or the number of threads; a precision that is
+left to the device counts as the one it came to).
 """
 
 from __future__ import annotations

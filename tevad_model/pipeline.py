@@ -494,6 +494,7 @@ class _Builder:
         if card is None or card.is_ready_made:
             return None
         options = card.options_with(self.folder / name)
+        options = encoders.as_made(kind, card.backend, options, card.fingerprint)
         if self.at_once:
             options = encoders.at_once(kind, card.backend, options)
         return build(card.backend, options, self.cache)

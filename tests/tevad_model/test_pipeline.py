@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pipelines import MAX_SIDE, Stored, World
+from pipelines import MAX_SIDE, SENTENCE, Stored, World
 
-from tevad_model import pipeline, scoring, video
+from tevad_model import encoders, pipeline, scoring, video
 from tevad_model.config import Modality
 from tevad_model.encoders import motion
 from tevad_model.encoders.base import Frame
-from tevad_model.encoders.card import pixel_fingerprint
+from tevad_model.encoders.card import EncoderCard, pixel_fingerprint
 from tevad_model.errors import InputError, MismatchError, VideoError
 from tevad_model.pipeline import Pipeline
 from tevad_model.timeline import snippet_count
@@ -42,6 +42,21 @@ def test_scores_are_those_of_the_stored_features_to_the_last_bit(
         np.testing.assert_array_equal(scored.scores, expected.scores)
         np.testing.assert_array_equal(scored.magnitudes, expected.magnitudes)
         assert list(scored.captions) == stored.captions
+
+
+def test_an_encoder_is_built_in_the_precision_that_its_device_had_in_training(
+    world: World, tmp_path: Path
+) -> None:
+    """As of a model that was trained on a GPU, where the precision by default is another."""
+    backend, options = SENTENCE
+    half = encoders.build_sentence(backend, {**options, "dtype": "float16"}, world.cache)
+    cards = {**world.cards, "sentence": EncoderCard(backend, options, half.fingerprint)}
+    there = replace(world, folder=tmp_path, cards=cards)
+    loaded = Pipeline.load(there.pipeline("text", ("caption", "sentence")), world.cache)
+    assert loaded.sentence is not None
+    assert loaded.sentence.fingerprint == half.fingerprint != world.cards["sentence"].fingerprint
+    caption = ["Nothing moves."]
+    np.testing.assert_array_equal(loaded.sentence.embed(caption), half.embed(caption))
 
 
 def test_rows_and_frame_scores_cover_the_video(both: Pipeline, clip: Stored) -> None:

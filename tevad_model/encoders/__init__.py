@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 
 from tevad_model.encoders.base import CaptionEncoder, SentenceEncoder, VisualEncoder
 from tevad_model.errors import InputError
+from tevad_model.fingerprint import Fingerprint
 from tevad_model.plugins import named_class
 
 Options = Mapping[str, Any]
@@ -103,6 +104,22 @@ def at_once(kind: Kind, backend: str, options: Options) -> Options:
     """
     known = find_backend(kind, backend).Options.model_fields
     return {**options, **{name: 1 for name in ("batch_size", "threads") if name in known}}
+
+
+def as_made(kind: Kind, backend: str, options: Options, fingerprint: Fingerprint) -> Options:
+    """The options by which a backend computes in the precision that a fingerprint names.
+
+    ``dtype: auto`` is left to the device, so that an encoder which made features on a GPU would
+    not be the same one on the CPU.
+
+    Raises:
+        InputError: if the backend is unknown or cannot be imported.
+    """
+    field = find_backend(kind, backend).Options.model_fields.get("dtype")
+    made_in = fingerprint.parts.get("dtype")
+    if field is None or made_in is None or options.get("dtype", field.default) != "auto":
+        return options
+    return {**options, "dtype": made_in}
 
 
 def find_backend(kind: Kind, backend: str) -> type[Any]:
