@@ -89,11 +89,11 @@ def test_the_version_and_its_run_lead_to_the_page(reviewed_project: Dataset) -> 
 def test_the_asset_leads_to_the_page_and_its_version_is_the_hash(reviewed_project: Dataset) -> None:
     path = page_path(reviewed_project, "tevad-rendered", "1")
     before = sha256_file(path)
-    context = dg.build_asset_context(
+    with dg.build_asset_context(
         partition_key="rendered",
         resources={RESOURCE: ProjectResource(root=str(reviewed_project.project.root))},
-    )
-    result = review_page(context)
+    ) as context:
+        result = review_page(context)
     assert isinstance(result, dg.MaterializeResult)
     assert result.data_version == dg.DataVersion(before)  # the same scores, the same bytes
     assert result.metadata["page"].value.endswith("/review/rendered/1")

@@ -7,7 +7,7 @@ import pytest
 
 from assets.partitions import DATASETS
 from assets.workspace.face import RESOURCE
-from assets.workspace.project import STAGES, Project
+from assets.workspace.project import FEATURE_STAGES, STAGES, Project
 from orchestration.build import ASSETS, SPECS, build_defs
 from orchestration.jobs import CHAIN
 from orchestration.resources import ProjectResource
@@ -21,11 +21,11 @@ ASSET_GRAPH = {
     "caption_embeddings": ("features", {"captions", "sentence_encoder"}),
     "tevad_model": (
         "model",
-        {"raw_videos", "snippet_features", "captions", "caption_embeddings"},
+        {*FEATURE_STAGES},
     ),
     "evaluation_metrics": (
         "model",
-        {"raw_videos", "snippet_features", "captions", "caption_embeddings", "tevad_model"},
+        {*FEATURE_STAGES, "tevad_model"},
     ),
     "registered_model": ("model", {"tevad_model", "evaluation_metrics"}),
     "promotion_decision": ("model", {"evaluation_metrics", "registered_model"}),

@@ -95,7 +95,8 @@ def test_a_terminal_that_closes_leaves_no_server(
         "signal.signal(signal.SIGTERM, end)"
     )
     script = (
-        "import sys; from assets.workspace.project import Project; "
+        "import signal, sys; signal.signal(signal.SIGHUP, signal.SIG_DFL); "  # nohup's heir is deaf
+        "from assets.workspace.project import Project; "
         "from orchestration.cli.servers import _serve; from orchestration.serving import Server; "
         f"address = 'http://{LOOPBACK}:{port}'; "
         f"server = Server('Listener', [sys.executable, '-c', sys.argv[1], '{port}'], address, address); "

@@ -174,7 +174,7 @@ CHANGES: dict[str, tuple[Change, str]] = {
     "a stage's report": (lose_report, "the report of raw_videos is not there"),
     "a page of the data docs": (lose_page, "captions was not judged"),
     "a verdict": (fail_blocking_check, "captions: check no_caption_is_empty failed"),
-    "MLflow's run": (delete_run, "MLflow at sqlite"),
+    "MLflow's run": (delete_run, "evaluation_metrics is not"),
     "the evaluation in MLflow": (lose_evaluation, "evaluation_metrics is not"),
     "the registered version": (delete_version, "registered_model is not"),
     "a card's template": (edit_card, "registered_model is not"),
