@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
+from waiting import when_it_waits
 
 from assets.raw_videos import ingest_raw_videos
 from assets.snippet_features import (
@@ -90,31 +89,11 @@ def test_a_stage_that_waited_reads_what_changed_meanwhile(
     elsewhere.list(ROWS[:2])
     before.rename(raw_videos)
 
-    with ThreadPoolExecutor() as pool, when_it_waits() as waits, elsewhere.dataset.held():
+    waits = threading.Event()
+    with ThreadPoolExecutor() as pool, when_it_waits(waits.set), elsewhere.dataset.held():
         made = pool.submit(extract_snippet_features, dataset)
         assert waits.wait(timeout=60)
         elsewhere.list(ROWS)
         shutil.rmtree(raw_videos)
         after.rename(raw_videos)
     assert made.result().done == len(ROWS)
-
-
-@contextmanager
-def when_it_waits() -> Iterator[threading.Event]:
-    """Set as soon as somebody says that they wait."""
-    waits = threading.Event()
-
-    class Listener(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            if "waits for" in record.getMessage():
-                waits.set()
-
-    listener, logger = Listener(), logging.getLogger("tevad")
-    level = logger.level
-    logger.setLevel(logging.INFO)
-    logger.addHandler(listener)
-    try:
-        yield waits
-    finally:
-        logger.removeHandler(listener)
-        logger.setLevel(level)

@@ -6,10 +6,8 @@ That they are at work together is not left to chance: one stands still at a chos
 
 from __future__ import annotations
 
-import logging
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import dagster as dg
@@ -17,6 +15,7 @@ import pytest
 from aim import PHASES, Moment, paused, says, signalled, started
 from projects import TrainedProject, copy_project, digests
 from trials import assert_all_agree, assert_as_if_undisturbed
+from waiting import when_it_waits
 
 from assets.workspace import versions
 from assets.workspace.params import DatasetParams, load_params
@@ -35,28 +34,6 @@ IN_AN_EDIT = Moment(r"^write .*/project/\.partial-\w+\.yaml$")
 def forget_models(dataset: Dataset) -> None:
     """Leave training something to do, with the same outcome."""
     shutil.rmtree(dataset.stage("tevad_model"))
-
-
-@contextmanager
-def when_it_waits(act: Callable[[], None]) -> Iterator[list[str]]:
-    """Do something as soon as this process says that it waits; what it said."""
-    said: list[str] = []
-
-    class Listener(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            if "waits for" in record.getMessage():
-                said.append(record.getMessage())
-                act()
-
-    listener, logger = Listener(), logging.getLogger("tevad")
-    level = logger.level
-    logger.setLevel(logging.INFO)
-    logger.addHandler(listener)
-    try:
-        yield said
-    finally:
-        logger.removeHandler(listener)
-        logger.setLevel(level)
 
 
 @pytest.mark.slow
