@@ -3,8 +3,8 @@
 An encoder takes the frames of one video as a stream and yields what it makes of them as it goes, so
 that memory stays flat however long the video is, a frame is decoded once for all encoders that run
 together, and a live stream goes the same way as a file. One encoder serves several videos at once,
-each in a thread of its own, so what is known of a video lives no longer than its call. Backends live in files of their own beside
-this one; :mod:`tevad_model.encoders` is their registry.
+each in a thread of its own, so what is known of a video lives no longer than its call. Backends live
+in files of their own beside this one; :mod:`tevad_model.encoders` is their registry.
 """
 
 from __future__ import annotations
