@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
 STAGE = "tevad_model"
 _TEXT = ("captions", "sentence_encoder", "caption_embeddings")
-CODE_VERSION = "4"
+CODE_VERSION = "3"
 """Changes when the same inputs would train other models, or more is kept of the training."""
 
 TRAINING = "training.json"

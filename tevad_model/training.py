@@ -49,8 +49,7 @@ from tevad_model.losses import bag_scores, tevad_loss, top_snippets
 from tevad_model.network import FeatureInput, Output, TevadNetwork
 from tevad_model.timeline import FloatArray
 
-CHECKPOINT_FORMAT = 4
-"""Raise it when a run would go on otherwise from the same checkpoint, or be written otherwise."""
+CHECKPOINT_FORMAT = 3
 
 HOLDOUT_MINIMUM = 20
 """Held-out videos of each class from which ``selection: auto`` trusts a held-out part. An AUC over

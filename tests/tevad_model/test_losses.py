@@ -6,7 +6,6 @@ import math
 
 import pytest
 import torch
-import torch.nn.functional as F  # noqa: N812 - the name everyone knows
 from torch import Tensor
 
 from tevad_model.config import TrainingParams
@@ -69,28 +68,6 @@ def test_dropped_magnitudes_let_other_snippets_through() -> None:
     assert largest.min() < 29 - 5  # far from the top is reached
     # The largest of all is kept in about three bags of ten.
     assert 0.2 < (largest == 31).float().mean() < 0.4
-
-
-def test_of_too_few_kept_snippets_chance_takes_the_others_not_their_places() -> None:
-    """Of 8 snippets with a dropout of .7, over half of the bags keep fewer than 3."""
-    torch.manual_seed(0)
-    magnitudes = torch.rand(20_000, 8)
-    top = top_snippets(magnitudes, 3, dropout=0.7)
-    taken = F.one_hot(top, 8).sum(dim=1).float()
-    assert taken.max() == 1
-    assert (taken.mean(dim=0) - 3 / 8).abs().max() < 0.02  # six standard errors
-
-
-def test_kept_snippets_come_before_dropped_ones() -> None:
-    """Where enough are kept the choice is that of the published runs, which set the others to 0."""
-    magnitudes = torch.rand(500, 8) + 0.1
-    torch.manual_seed(1)
-    published = F.dropout(magnitudes, 0.7).topk(3, dim=1)
-    torch.manual_seed(1)
-    top = top_snippets(magnitudes, 3, dropout=0.7)
-    kept = published.values > 0
-    assert 0.3 < kept.all(dim=1).float().mean() < 0.6
-    assert (top == published.indices)[kept].all()
 
 
 def test_classification_is_cross_entropy_of_the_mean_top_score(
