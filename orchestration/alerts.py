@@ -17,6 +17,7 @@ from typing import Any, Self
 
 import dagster as dg
 
+from orchestration.instance import PARTITION
 from orchestration.notifications import (
     Kind,
     Notice,
@@ -42,7 +43,6 @@ history that was reached: the same notices would be told again, for ever."""
 PROMOTION = dg.AssetKey("promotion_decision")
 
 _FORMAT = 1
-_PARTITION = "dagster/partition"
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ def notices_of_run(instance: dg.DagsterInstance, ended: dg.EventLogRecord) -> li
     run = instance.get_run_by_id(entry.run_id)
     if run is None:  # its records were deleted
         return []
-    dataset = run.tags.get(_PARTITION, "")
+    dataset = run.tags.get(PARTITION, "")
     at = datetime.fromtimestamp(entry.timestamp, UTC).isoformat(timespec="seconds")
 
     def notice(kind: Kind, subject: str, reason: str) -> Notice:
